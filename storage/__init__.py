@@ -1,0 +1,1 @@
+"""The disk side of Packhouse; knows nothing of HTTP."""
