@@ -138,6 +138,16 @@ class FileAlreadyExists(Conflict):
         )
 
 
+class NameBlocked(Conflict):
+    """Something that is not a file has the name on disk."""
+
+    def __init__(self, filename: str) -> None:
+        self.filename = filename
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be stored: something that is not a file has its name; run 'packhouse check'"
+
+
 # --- not acceptable ---
 
 

@@ -198,6 +198,15 @@ def parse_filename(filename: str) -> DistributionFilename:
     return parsed
 
 
+def is_filename(text: str) -> bool:
+    """Whether *text* is an acceptable name of a wheel or sdist."""
+    try:
+        parse_filename(text)
+    except InvalidFilename:
+        return False
+    return True
+
+
 def _parse_wheel(filename: str) -> DistributionFilename:
     parts = filename.removesuffix(".whl").split("-")
     if len(parts) not in (5, 6):

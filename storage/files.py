@@ -1,0 +1,317 @@
+"""Create, replace, link, lock and sync: the only module that names fsync, link, rename and flock.
+
+The rules (style.md section 6): what appears, appears whole; what is created refuses to replace; a change is on
+disk when the function returns; readers need no lock; a symbolic link is never followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from storage.errors import StorageBusy, StorageFailing, StorageFull, Unavailable
+
+LOCK_TIMEOUT = 10.0  # seconds; contract.md section 4: waiting for a lock ends in 503
+LOCK_POLL_INTERVAL = 0.005  # seconds
+# Seconds. A change younger than this may share its time stamp with another one, since file systems stamp with the
+# kernel's tick (up to 10 ms) or coarser (1 s on ext3 and HFS+, 2 s on FAT).
+COARSE_CLOCK = 2.0
+
+_syncing = True
+
+
+def set_syncing(syncing: bool) -> None:
+    """Turn syncing off (or on again) for the whole process: the setting ``unsafe_no_fsync``."""
+    global _syncing
+    _syncing = syncing
+
+
+# --- reading ---
+
+
+class Signature(NamedTuple):
+    """What changes whenever a file or directory is changed; equal signatures mean equal content.
+
+    That holds only when the last change is older than :data:`COARSE_CLOCK`: see :func:`is_settled`.
+    """
+
+    device: int
+    inode: int
+    size: int  # bytes
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Signature:
+        """Return the signature in *status*."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def is_settled(self) -> bool:
+        """Whether a later change is bound to give another signature (also false after the clock jumped back)."""
+        return time.time() - max(self.mtime_ns, self.ctime_ns) / 1e9 > COARSE_CLOCK
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading.
+
+    :raises FileNotFoundError: also if *path* is a link, a folder or anything else that is not a regular file.
+    """
+    # O_NONBLOCK: opening a named pipe that somebody put there would wait for a writer.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in *path*.
+
+    :raises FileNotFoundError: as :func:`open_regular`.
+    :raises ValueError: if it is not UTF-8 JSON with an object at the top.
+    """
+    with open_regular(path) as file:
+        content = file.read()
+    try:
+        document = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    return document
+
+
+def is_directory(path: Path) -> bool:
+    """Whether *path* is a directory itself, and not a link to one."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return False
+        raise
+
+
+def is_regular(path: Path) -> bool:
+    """Whether *path* is a regular file itself, and not a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def subdirectories(path: Path) -> list[str]:
+    """Return the names of the directories in *path*, unsorted, without dotted ones and links; [] if it is none."""
+    try:
+        with os.scandir(path) as entries:
+            return [e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+# --- writing ---
+
+
+def encode_json(document: dict[str, Any]) -> bytes:
+    """Return *document* as UTF-8 JSON, one line for each of its keys, so that ``cat`` and ``diff`` can show it."""
+    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in document.items())
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8", "surrogatepass")
+
+
+def temporary_name() -> str:
+    """Return a new name for a temporary file or folder: dotted, so never listed, and swept when old."""
+    return f".{secrets.token_hex(12)}.tmp"
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the names in the directory *path* are on disk."""
+    if not _syncing:
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Wait until what was written to *file* is on disk."""
+    file.flush()
+    if _syncing:
+        os.fsync(file.fileno())
+
+
+def make_directory(path: Path) -> None:
+    """Create the directory *path* and the missing ones above it, durably; one that is there already is fine.
+
+    :raises FileExistsError: if something else has that name.
+    """
+    if is_directory(path):
+        return
+    if not is_directory(path.parent):
+        make_directory(path.parent)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not is_directory(path):
+            raise
+    sync_directory(path.parent)
+
+
+def write_synced(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a new file *path* and sync its bytes, but not yet the directory that it stands in.
+
+    :raises FileExistsError: if there is anything of that name.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        sync_file(file)
+
+
+def replace_file(path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o666) -> None:
+    """Make *content* the whole content of *path*, atomically and durably; a reader sees the old or the new.
+
+    *temporary* is the folder for the temporary file (in the same file system); default: beside *path*.
+    """
+    put_file(path, content, temporary=temporary, mode=mode)  # commit
+    sync_directory(path.parent)
+
+
+def put_file(path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o666) -> None:
+    """As :func:`replace_file`, except that the directory is not synced yet: a power cut may undo it."""
+    draft = (temporary or path.parent) / temporary_name()
+    try:
+        write_synced(draft, content, mode=mode)
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def overwrite_file(source: Path, target: Path) -> None:
+    """Rename the synced file *source* to *target*, durably, replacing what is there."""
+    source.replace(target)  # commit
+    sync_directory(target.parent)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give the file *source* the second name *target*, durably.
+
+    :raises FileExistsError: if there is anything of that name; it is left untouched.
+    """
+    os.link(source, target, follow_symlinks=False)  # commit; unlike rename, refuses to replace
+    sync_directory(target.parent)
+
+
+def move_directory(source: Path, target: Path) -> None:
+    """Rename the directory *source*, with all that is in it, to *target*, atomically and durably.
+
+    :raises FileExistsError: if *target* is a directory that is not empty.
+    """
+    try:
+        source.rename(target)  # commit; rename(2) replaces an empty directory, and nothing else
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(errno.EEXIST, "there already", str(target)) from error
+        raise
+    sync_directory(target.parent)
+    if source.parent != target.parent:
+        sync_directory(source.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove the name *path* durably; it is fine if it is gone already."""
+    path.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove the directory *path* and all below it; links are removed, not followed."""
+    if is_directory(path):
+        shutil.rmtree(path)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append *line* to *path* in one write, whole lines only: a torn last line of a crash is closed first."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+        file.write((b"\n" if torn else b"") + line + b"\n")
+        sync_file(file)
+
+
+# --- locks ---
+
+
+@contextmanager
+def lock(path: Path, what: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Hold the lock file *path* against every thread and process; the kernel frees it if the holder dies.
+
+    :raises StorageBusy: if somebody else holds it for *timeout* seconds; *what* says what for.
+    """
+    file_lock = FileLock(path, timeout=timeout, poll_interval=LOCK_POLL_INTERVAL, thread_local=False)
+    try:
+        file_lock.acquire()
+    except Timeout as error:
+        raise StorageBusy(what, timeout) from error
+    try:
+        yield
+    finally:
+        file_lock.release()
+
+
+# --- leftovers ---
+
+OLD = 24 * 3600.0  # seconds; no upload goes on for so long
+_TEMPORARY = re.compile(r"\.[0-9a-f]{24}\.tmp", re.ASCII)
+
+
+def sweep(folder: Path, older_than: float = OLD) -> int:
+    """Remove what crashes left in *folder*, a folder of temporary files, and return how many there were.
+
+    Only names of :func:`temporary_name` go, and only those not changed for *older_than* seconds; what cannot be
+    removed stays.
+    """
+    removed = 0
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    for entry in entries:
+        with suppress(OSError):
+            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if not _TEMPORARY.fullmatch(entry.name) or age < older_than:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                Path(entry.path).unlink()
+            removed += 1
+    return removed
+
+
+def as_storage_error(error: OSError) -> Unavailable:
+    """Return what *error*, which the operating system gave us, means for the caller (contract.md section 4)."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull()
+    return StorageFailing(error.strerror or type(error).__name__)

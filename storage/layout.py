@@ -1,0 +1,159 @@
+"""The tree on disk (contract.md section 6): one drawing, one property or method for each path in it.
+
+::
+
+    {storage}/
+      registry.json                     format version, secret keys (mode 0600)
+      users/{user}.json
+      tokens/{id}.json                  {id}.used.json: when and from where it was last used
+      {org}/
+        organization.json
+        {repo}/
+          repository.json               name, description, emoji, color, private, settings
+          packages/
+            {project}/
+              {filename}                the artifact, byte for byte as uploaded
+              {filename}.json           its sidecar
+              {filename}.metadata       core metadata, byte for byte as in the archive
+          trash/                        deleted files with their sidecars
+          downloads/                    counts
+          events.jsonl                  what happened, by whom, when: append-only
+          .locks/{project}.lock         held while the project is changed
+          .tmp/                         what is being written; the leftovers of a crash
+
+A path is built only here, from names that ``names.py`` has checked. All temporary files of a repository lie in
+its one ``.tmp``, so that sweeping them costs the same however many projects there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import NormalizedName
+
+SIDECAR_SUFFIX = ".json"
+CORE_METADATA_SUFFIX = ".metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryTree:
+    """The paths of one repository."""
+
+    root: Path
+
+    @property
+    def repository_file(self) -> Path:
+        """What the repository is called, and its settings; without it there is no repository."""
+        return self.root / "repository.json"
+
+    @property
+    def packages(self) -> Path:
+        """The folder of the projects; a project is there exactly while it has a folder here."""
+        return self.root / "packages"
+
+    def project(self, project: NormalizedName) -> Path:
+        """The folder of one project's files."""
+        return self.packages / project
+
+    def artifact(self, project: NormalizedName, filename: str) -> Path:
+        """The wheel or sdist itself."""
+        return self.packages / project / filename
+
+    def sidecar(self, project: NormalizedName, filename: str) -> Path:
+        """The sidecar of *filename*."""
+        return self.packages / project / f"{filename}{SIDECAR_SUFFIX}"
+
+    def core_metadata(self, project: NormalizedName, filename: str) -> Path:
+        """The core metadata of *filename*."""
+        return self.packages / project / f"{filename}{CORE_METADATA_SUFFIX}"
+
+    @property
+    def trash(self) -> Path:
+        """The folder of what was deleted."""
+        return self.root / "trash"
+
+    @property
+    def downloads(self) -> Path:
+        """The folder of the download counts."""
+        return self.root / "downloads"
+
+    @property
+    def events_file(self) -> Path:
+        """What happened in this repository."""
+        return self.root / "events.jsonl"
+
+    @property
+    def temporary(self) -> Path:
+        """The folder of what is being written."""
+        return self.root / ".tmp"
+
+    @property
+    def locks(self) -> Path:
+        """The folder of the lock files."""
+        return self.root / ".locks"
+
+    def lock_file(self, name: str) -> Path:
+        """The lock for changes of the project *name*, or of the repository itself under the name "" ."""
+        return self.locks / f"{name or '.repository'}.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class StorageTree:
+    """The paths above the repositories."""
+
+    root: Path
+
+    @property
+    def registry_file(self) -> Path:
+        """Format version and secret keys."""
+        return self.root / "registry.json"
+
+    @property
+    def starting_file(self) -> Path:
+        """Is there while the first start on an empty storage has not come to its end."""
+        return self.root / ".starting"
+
+    @property
+    def starting_lock_file(self) -> Path:
+        """The lock of the first start."""
+        return self.root / ".starting.lock"
+
+    @property
+    def lock_file(self) -> Path:
+        """The lock for changes of organizations, users and tokens."""
+        return self.root / ".registry.lock"
+
+    @property
+    def users(self) -> Path:
+        """The folder of the people."""
+        return self.root / "users"
+
+    def user_file(self, user: str) -> Path:
+        """One person."""
+        return self.users / f"{user}.json"
+
+    @property
+    def tokens(self) -> Path:
+        """The folder of the tokens."""
+        return self.root / "tokens"
+
+    def token_file(self, token_id: str) -> Path:
+        """One token."""
+        return self.tokens / f"{token_id}.json"
+
+    def token_use_file(self, token_id: str) -> Path:
+        """When one token was last used."""
+        return self.tokens / f"{token_id}.used.json"
+
+    def organization(self, org: str) -> Path:
+        """The folder of an organization's repositories."""
+        return self.root / org
+
+    def organization_file(self, org: str) -> Path:
+        """What the organization is called; without it there is no organization."""
+        return self.root / org / "organization.json"
+
+    def repository(self, org: str, repo: str) -> RepositoryTree:
+        """The paths of one repository."""
+        return RepositoryTree(self.root / org / repo)

@@ -1,0 +1,110 @@
+"""Put a file among a project's files, and take it away: the two changes of a project folder, crash-proof.
+
+Each has one commit point. What is written before it is invisible or harmless, and every state that a crash or a
+power cut may leave is a correct one. The caller holds the project's lock.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import NormalizedName
+
+from storage.files import (
+    is_directory,
+    link_file,
+    move_directory,
+    put_file,
+    remove_file,
+    remove_tree,
+    sync_directory,
+    temporary_name,
+    write_synced,
+)
+from storage.layout import CORE_METADATA_SUFFIX, SIDECAR_SUFFIX, RepositoryTree
+from storage.names import is_filename
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A file and what goes with it, ready to be placed."""
+
+    project: NormalizedName
+    filename: str
+    artifact: Path  # synced, in the repository's file system
+    sidecar: bytes
+    core_metadata: bytes | None
+
+
+def place_file(tree: RepositoryTree, bundle: Bundle) -> None:
+    """Make the file visible; whole and on disk when this returns.
+
+    :raises FileExistsError: if there is anything of that name; it is left untouched.
+    """
+    if is_directory(tree.project(bundle.project)):
+        _place_in_project(tree, bundle)
+    else:
+        _place_with_project(tree, bundle)
+
+
+def _place_in_project(tree: RepositoryTree, bundle: Bundle) -> None:
+    artifact = tree.artifact(bundle.project, bundle.filename)
+    if os.path.lexists(artifact):
+        raise FileExistsError(str(artifact))
+    if bundle.core_metadata is not None:
+        core_metadata = tree.core_metadata(bundle.project, bundle.filename)
+        put_file(core_metadata, bundle.core_metadata, temporary=tree.temporary)
+    put_file(tree.sidecar(bundle.project, bundle.filename), bundle.sidecar, temporary=tree.temporary)
+    # Sidecar first: whoever sees the artifact, even after a power cut, can rely on its sidecar.
+    sync_directory(artifact.parent)
+    link_file(bundle.artifact, artifact)  # commit
+
+
+def _place_with_project(tree: RepositoryTree, bundle: Bundle) -> None:
+    """Make the project's folder with its first file in it appear in one step.
+
+    So a project is listed exactly while it has a file, and the list of projects never has to look into folders.
+    """
+    draft = tree.temporary / temporary_name()
+    draft.mkdir()
+    try:
+        os.link(bundle.artifact, draft / bundle.filename, follow_symlinks=False)
+        write_synced(draft / f"{bundle.filename}{SIDECAR_SUFFIX}", bundle.sidecar)
+        if bundle.core_metadata is not None:
+            write_synced(draft / f"{bundle.filename}{CORE_METADATA_SUFFIX}", bundle.core_metadata)
+        sync_directory(draft)
+        move_directory(draft, tree.project(bundle.project))  # commit
+    except BaseException:
+        with suppress(OSError):
+            remove_tree(draft)
+        raise
+
+
+def withdraw_file(tree: RepositoryTree, project: NormalizedName, filename: str) -> None:
+    """Remove a file from its project; gone on disk when this returns. With the last file the project goes."""
+    folder = tree.project(project)
+    if _holds_nothing_but(folder, filename):
+        draft = tree.temporary / temporary_name()
+        move_directory(folder, draft)  # commit
+        remove_tree(draft)
+        return
+    remove_file(tree.artifact(project, filename))  # commit
+    remove_file(tree.core_metadata(project, filename))
+    remove_file(tree.sidecar(project, filename))
+
+
+def _holds_nothing_but(folder: Path, filename: str) -> bool:
+    """Whether *folder* goes with *filename*: it holds no other file, and no leavings but of files that are gone."""
+    names = {entry.name for entry in os.scandir(folder)}
+    others = names - {filename, f"{filename}{SIDECAR_SUFFIX}", f"{filename}{CORE_METADATA_SUFFIX}"}
+    return all(_is_orphan(name, names) for name in others)
+
+
+def _is_orphan(name: str, names: set[str]) -> bool:
+    for suffix in (SIDECAR_SUFFIX, CORE_METADATA_SUFFIX):
+        if name.endswith(suffix):
+            return is_filename(name.removesuffix(suffix)) and name.removesuffix(suffix) not in names
+    return False

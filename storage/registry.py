@@ -1,0 +1,289 @@
+"""The registry: organizations and their repositories, people and tokens. Where ``app.py`` and ``cli.py`` come in.
+
+A storage is a folder; several processes may share it. Nothing is kept here that another process could make stale.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from storage.errors import (
+    AlreadyExists,
+    InvalidName,
+    OrganizationNotFound,
+    RepositoryNotFound,
+    StorageDamaged,
+    UserNotFound,
+)
+from storage.files import (
+    LOCK_TIMEOUT,
+    encode_json,
+    is_regular,
+    lock,
+    make_directory,
+    move_directory,
+    read_json,
+    remove_tree,
+    replace_file,
+    subdirectories,
+    sweep,
+    sync_directory,
+    temporary_name,
+    write_synced,
+)
+from storage.layout import RepositoryTree, StorageTree
+from storage.limits import Limits
+from storage.names import check_organization_slug, check_repository_slug, is_slug
+from storage.repository import Repository, RepositorySettings
+from storage.rights import Caller
+from storage.sidecars import format_time, new_id, now
+from storage.tokens import TokenStore
+from storage.users import UserStore
+
+log = logging.getLogger("packhouse.storage")
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """An owner of repositories."""
+
+    slug: str
+    name: str  # as a person typed it
+    id: str  # UUIDv7
+    created_at: str
+
+
+class Registry:
+    """All that one storage holds."""
+
+    def __init__(self, root: Path, limits: Limits | None = None, lock_timeout: float = LOCK_TIMEOUT) -> None:
+        """Open the storage at *root*, making it if there is nothing yet.
+
+        :raises StorageDamaged: if it is not empty, yet not a storage, or one of a later format.
+        :raises OSError: if it cannot be read or written.
+        """
+        self.tree = StorageTree(root)
+        self.limits = limits or Limits()
+        self.lock_timeout = lock_timeout  # seconds
+        self.users = UserStore(self.tree)
+        self.tokens = TokenStore(self.tree)
+        make_directory(root)
+        if not is_regular(self.tree.registry_file):
+            with lock(self.tree.lock_file, "the storage", lock_timeout):
+                if not is_regular(self.tree.registry_file):
+                    self._initialize()
+        self.secret_key = self._read_secret_key()
+
+    def _initialize(self) -> None:
+        """Make ``registry.json`` in an empty folder."""
+        strangers = [path.name for path in self.tree.root.iterdir() if not path.name.startswith(".")]
+        if strangers:
+            reason = f"is missing, and {self.tree.root} is not empty ({min(strangers)!r} is in it)"
+            remedy = (
+                "restore it from a backup, run 'packhouse check --repair', or name an empty folder as the storage"
+            )
+            raise StorageDamaged(str(self.tree.registry_file), reason, remedy)
+        self.write_registry_file()
+
+    def write_registry_file(self) -> None:
+        """Write a new ``registry.json``; who is signed in is signed out, and nothing else is lost."""
+        document = {"format": FORMAT_VERSION, "created_at": format_time(now()), "secret_key": secrets.token_hex(32)}
+        replace_file(self.tree.registry_file, encode_json(document), mode=0o600)
+
+    def _read_secret_key(self) -> str:
+        path = self.tree.registry_file
+        try:
+            document = read_json(path)
+            key = document["secret_key"]
+            if not isinstance(key, str) or len(key) < 64:
+                raise ValueError("no secret key")
+        except (ValueError, KeyError) as error:
+            remedy = "restore it from a backup or run 'packhouse check --repair'"
+            raise StorageDamaged(str(path), f"is damaged ({error})", remedy) from error
+        if document.get("format") != FORMAT_VERSION:
+            raise StorageDamaged(str(path), "is of an unknown format", "use the version of Packhouse that wrote it")
+        return key
+
+    def sweep(self) -> int:
+        """Remove old leftovers of crashes; costs the same however many projects there are. Return their number."""
+        removed = sweep(self.tree.root)
+        for organization in self.organizations():
+            removed += sweep(self.tree.organization(organization.slug))
+            removed += sum(sweep(repository.tree.temporary) for repository in self.repositories(organization.slug))
+        return removed
+
+    # --- organizations ---
+
+    def organizations(self) -> list[Organization]:
+        """Return the organizations, by slug; a damaged one hides itself."""
+        found = []
+        for slug in sorted(subdirectories(self.tree.root)):
+            try:
+                found.append(self.organization(slug))
+            except (OrganizationNotFound, StorageDamaged):
+                continue
+        return found
+
+    def organization(self, org: str) -> Organization:
+        """Return one organization.
+
+        :raises OrganizationNotFound: if there is none of that name.
+        :raises StorageDamaged: if its file does not parse.
+        """
+        path = self.tree.organization_file(org)
+        try:
+            document = read_json(path) if self._is_organization(org) else None
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise OrganizationNotFound(org) from error
+        except ValueError as error:
+            raise StorageDamaged(str(path), f"is damaged ({error})", "restore it from a backup") from error
+        if document is None:
+            raise OrganizationNotFound(org)
+        name, org_id, created_at = (str(document.get(key, "")) for key in ("name", "id", "created_at"))
+        return Organization(org, name or org, org_id, created_at)
+
+    def create_organization(self, org: str, name: str = "") -> Organization:
+        """Make an organization; on disk when this returns.
+
+        :raises InvalidName: if none can be called so.
+        :raises AlreadyExists: if one is.
+        """
+        organization = Organization(check_organization_slug(org), name or org, new_id(now()), format_time(now()))
+        document = {"format": FORMAT_VERSION, **asdict(organization)}
+        draft = self.tree.root / temporary_name()
+        draft.mkdir()
+        write_synced(draft / "organization.json", encode_json(document))
+        self._reveal(draft, self.tree.organization(org), "organization", org)
+        return organization
+
+    def delete_organization(self, org: str) -> None:
+        """Remove an organization with all its repositories and tokens, and everybody's role in it.
+
+        :raises OrganizationNotFound: if there is none of that name.
+        """
+        self.organization(org)
+        self._revoke_tokens(org, None)
+        for user in self.users.list():
+            if org in user.roles:
+                self.users.change_role(user.name, org, None)
+        self._remove(self.tree.organization(org), self.tree.root)
+
+    # --- repositories ---
+
+    def repositories(self, org: str) -> list[Repository]:
+        """Return the repositories of an organization, by slug; a damaged one hides itself."""
+        slugs = sorted(subdirectories(self.tree.organization(org))) if self._is_organization(org) else []
+        trees = ((slug, self.tree.repository(org, slug)) for slug in slugs if is_slug(slug))
+        return [self._repository(tree, org, slug) for slug, tree in trees if is_regular(tree.repository_file)]
+
+    def repository(self, org: str, repo: str) -> Repository:
+        """Return one repository.
+
+        :raises RepositoryNotFound: if there is none of that name.
+        """
+        tree = self.tree.repository(org, repo)
+        # A link instead of a folder could lead out of the storage: subdirectories() and is_regular() follow none.
+        if not self._is_organization(org) or not is_slug(repo) or not is_regular(tree.repository_file):
+            raise RepositoryNotFound(org, repo)
+        return self._repository(tree, org, repo)
+
+    def create_repository(self, org: str, repo: str, settings: RepositorySettings) -> Repository:
+        """Make a repository; on disk when this returns.
+
+        :raises InvalidName: if none can be called so.
+        :raises OrganizationNotFound: if there is no such organization.
+        :raises AlreadyExists: if there is one of that name.
+        """
+        check_repository_slug(repo)
+        self.organization(org)
+        draft = RepositoryTree(self.tree.organization(org) / temporary_name())
+        draft.root.mkdir()
+        for folder in (draft.packages, draft.trash, draft.downloads, draft.temporary, draft.locks):
+            folder.mkdir()
+        write_synced(draft.events_file, b"")
+        write_synced(draft.repository_file, settings.encode())
+        self._reveal(draft.root, self.tree.repository(org, repo).root, "repository", f"{org}/{repo}")
+        return self.repository(org, repo)
+
+    def delete_repository(self, org: str, repo: str) -> None:
+        """Remove a repository with all its files, and the tokens for it alone.
+
+        :raises RepositoryNotFound: if there is none of that name.
+        """
+        repository = self.repository(org, repo)
+        # Before the folder: a token must never open a later repository of the same name.
+        self._revoke_tokens(org, repo)
+        self._remove(repository.tree.root, self.tree.organization(org))
+
+    # --- people ---
+
+    def delete_user(self, name: str) -> None:
+        """Remove a user and that user's tokens.
+
+        :raises UserNotFound: if there is none of that name.
+        """
+        self.users.get(name)
+        for token in self.tokens.list():
+            if token.user == name:
+                self.tokens.revoke(token.id)
+        self.users.delete(name)
+
+    def caller_of_token(self, text: str) -> Caller | None:
+        """Return who sends the token *text*; None if it is not good (any more)."""
+        token = self.tokens.authenticate(text)
+        if token is None:
+            return None
+        if token.user is None:
+            return Caller(token, None)
+        try:
+            return Caller(token, self.users.get(token.user))
+        except (UserNotFound, StorageDamaged):
+            return None
+
+    def roles_for(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Return *pairs* of organization and role as a mapping, after looking that the organizations are there.
+
+        :raises OrganizationNotFound: if one is not.
+        """
+        return {self.organization(org).slug: role for org, role in pairs}
+
+    # --- pieces ---
+
+    def _is_organization(self, org: str) -> bool:
+        try:
+            check_organization_slug(org)
+        except InvalidName:
+            return False
+        return is_regular(self.tree.organization_file(org)) and not self.tree.organization(org).is_symlink()
+
+    def _repository(self, tree: RepositoryTree, org: str, repo: str) -> Repository:
+        return Repository(tree, org, repo, self.limits, self.lock_timeout)
+
+    def _reveal(self, draft: Path, folder: Path, kind: str, name: str) -> None:
+        """Make the finished *draft* appear as *folder*, in one step.
+
+        :raises AlreadyExists: if there is something of that name.
+        """
+        try:
+            sync_directory(draft)
+            move_directory(draft, folder)  # commit
+        except (FileExistsError, NotADirectoryError) as error:
+            raise AlreadyExists(kind, name) from error
+        finally:
+            remove_tree(draft)
+
+    def _remove(self, folder: Path, parent: Path) -> None:
+        """Make *folder* disappear in one step, then remove what was in it; what a crash leaves is swept."""
+        draft = parent / temporary_name()
+        move_directory(folder, draft)  # commit
+        remove_tree(draft)
+
+    def _revoke_tokens(self, org: str, repo: str | None) -> None:
+        for token in self.tokens.list(org, repo):
+            self.tokens.revoke(token.id)

@@ -1,0 +1,326 @@
+"""The sidecar of a file: what its bytes cannot tell, and what reading them anew would cost too much.
+
+A sidecar is written before its artifact appears, so whoever sees the artifact can rely on it (contract.md
+section 6). One that does not parse hides its file. The models follow PEP 691 and PEP 700 for the index, PEP 592
+for yanking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from packaging.utils import NormalizedName
+from packaging.version import Version
+
+from storage.distributions import Distribution, Member
+from storage.errors import InvalidFilename
+from storage.metadata import CoreMetadata
+from storage.names import PackageType, parse_filename
+
+FORMAT_VERSION = 1
+SERVER_VERSION = "0.1.0"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """The digests of an artifact, all lower-case hex."""
+
+    md5: str
+    sha1: str
+    sha256: str
+    sha512: str
+    blake2b_256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did something: a token, a user, or somebody at the command line."""
+
+    kind: Literal["token", "user", "command line"]
+    id: str = ""  # of the token or user
+    description: str = ""  # of the token
+
+    def __str__(self) -> str:
+        if self.kind == "token":
+            return f"token {self.id} ({self.description})" if self.description else f"token {self.id}"
+        return f"user {self.id}" if self.kind == "user" else "the command line"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields that are set."""
+        return {key: value for key in ("kind", "id", "description") if (value := getattr(self, key))}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Actor:
+        """Read what :meth:`to_json` wrote.
+
+        :raises ValueError: if it was not written so.
+        """
+        kind = document.get("kind")
+        if kind not in ("token", "user", "command line"):
+            raise ValueError("unknown kind of uploader")
+        return cls(kind, _text(document, "id", ""), _text(document, "description", ""))
+
+
+@dataclass(frozen=True)
+class File:
+    """A distribution file as the simple index shows it (PEP 691, PEP 700)."""
+
+    filename: str
+    project: NormalizedName
+    version: str  # normalized
+    packagetype: PackageType
+    size: int  # bytes
+    sha256: str
+    upload_time: datetime  # aware, UTC
+    requires_python: str | None
+    core_metadata_sha256: str | None  # None: not served
+    yanked_reason: str | None  # None: not yanked; "": yanked, no reason given
+
+    @property
+    def yanked(self) -> bool | str:
+        """False, True or the reason, as PEP 691 writes it."""
+        return self.yanked_reason or self.yanked_reason is not None
+
+    @cached_property
+    def sort_key(self) -> tuple[Version, str]:
+        """By version (PEP 440), then by file name: the same files always come in the same order."""
+        return Version(self.version), self.filename
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """All that is known of one file beyond its bytes."""
+
+    file: File
+    id: str  # UUIDv7
+    name: str  # of the project, as spelled in the metadata
+    digests: Digests
+    uploader: Actor
+    metadata: CoreMetadata
+    members: tuple[Member, ...]
+    core_metadata_size: int | None  # bytes; None: not served
+    python_version: str  # "py3", "cp311.cp312" or "source"
+    tags: tuple[str, ...] = ()
+    build: str | None = None
+    wheel: dict[str, object] = field(default_factory=dict)  # facts of the WHEEL file
+    entry_points: dict[str, dict[str, str]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    server_version: str = SERVER_VERSION
+
+    @classmethod
+    def describe(cls, distribution: Distribution, digests: Digests, size: int, uploader: Actor) -> Sidecar:
+        """Return the sidecar of a *distribution* that arrives now, of *size* bytes."""
+        upload_time = now()
+        core_metadata = distribution.metadata_bytes if distribution.metadata_served else None
+        file = File(
+            filename=distribution.filename,
+            project=distribution.project,
+            version=distribution.version,
+            packagetype=distribution.packagetype,
+            size=size,
+            sha256=digests.sha256,
+            upload_time=upload_time,
+            requires_python=distribution.metadata.requires_python,
+            core_metadata_sha256=None if core_metadata is None else hashlib.sha256(core_metadata).hexdigest(),
+            yanked_reason=None,
+        )
+        return cls(
+            file=file,
+            id=new_id(upload_time),
+            name=distribution.name,
+            digests=digests,
+            uploader=uploader,
+            metadata=distribution.metadata,
+            members=distribution.members,
+            core_metadata_size=None if core_metadata is None else len(core_metadata),
+            python_version=distribution.python_version,
+            tags=distribution.tags,
+            build=distribution.build,
+            wheel=distribution.wheel,
+            entry_points=distribution.entry_points,
+            warnings=distribution.warnings,
+        )
+
+    def with_yanked(self, reason: str | None) -> Sidecar:
+        """Return the sidecar with another yank state; None: not yanked."""
+        return replace(self, file=replace(self.file, yanked_reason=reason))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that stands in the sidecar file, the index's fields first."""
+        file, digests = self.file, self.digests
+        return {
+            "format": FORMAT_VERSION,
+            "id": self.id,
+            "project": file.project,
+            "name": self.name,
+            "version": file.version,
+            "filename": file.filename,
+            "packagetype": file.packagetype,
+            "size": file.size,
+            "md5": digests.md5,
+            "sha1": digests.sha1,
+            "sha256": digests.sha256,
+            "sha512": digests.sha512,
+            "blake2b_256": digests.blake2b_256,
+            "upload_time": format_time(file.upload_time),
+            "uploader": self.uploader.to_json(),
+            "requires_python": file.requires_python,
+            "core_metadata_sha256": file.core_metadata_sha256,
+            "core_metadata_size": self.core_metadata_size,
+            "yanked_reason": file.yanked_reason,
+            "python_version": self.python_version,
+            "build": self.build,
+            "tags": list(self.tags),
+            "wheel": self.wheel,
+            "entry_points": self.entry_points,
+            "warnings": list(self.warnings),
+            "server_version": self.server_version,
+            "metadata": self.metadata.to_json(),
+            "members": [[member.name, member.size] for member in self.members],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], filename: str) -> Sidecar:
+        """Read the sidecar document of *filename*.
+
+        :raises ValueError: if it is not one, or another file's.
+        """
+        return cls(
+            file=file_from_json(document, filename),
+            id=_text(document, "id"),
+            name=_text(document, "name"),
+            digests=Digests(**{key: _text(document, key) for key in Digests.__slots__}),
+            uploader=Actor.from_json(_mapping(document, "uploader")),
+            metadata=CoreMetadata.from_json(dict(_mapping(document, "metadata"))),
+            members=tuple(_members(document)),
+            core_metadata_size=_optional_size(document, "core_metadata_size"),
+            python_version=_text(document, "python_version", ""),
+            tags=tuple(_texts(document, "tags")),
+            build=_optional_text(document, "build"),
+            wheel=dict(_mapping(document, "wheel")),
+            entry_points={
+                group: {str(key): str(value) for key, value in points.items()}
+                for group, points in _mapping(document, "entry_points").items()
+                if isinstance(points, dict)
+            },
+            warnings=tuple(_texts(document, "warnings")),
+            server_version=_text(document, "server_version", ""),
+        )
+
+
+def file_from_json(document: Mapping[str, Any], filename: str) -> File:
+    """Read what the index needs from the sidecar document of *filename*.
+
+    Project and version come from the name itself, so a sidecar cannot move its file elsewhere.
+
+    :raises ValueError: if the document is not a sidecar, or another file's.
+    """
+    try:
+        parsed = parse_filename(filename)
+    except InvalidFilename as error:
+        raise ValueError(str(error)) from error
+    size = _optional_size(document, "size")
+    sha256 = _text(document, "sha256")
+    if _text(document, "filename") != filename:
+        raise ValueError("it names another file")
+    if size is None:
+        raise ValueError("its size is missing")
+    if not _SHA256.fullmatch(sha256):
+        raise ValueError("its sha256 is not 64 hexadecimal digits")
+    return File(
+        filename=filename,
+        project=parsed.project,
+        version=str(parsed.version),
+        packagetype=parsed.packagetype,
+        size=size,
+        sha256=sha256,
+        upload_time=parse_time(_text(document, "upload_time")),
+        requires_python=_optional_text(document, "requires_python"),
+        core_metadata_sha256=_optional_text(document, "core_metadata_sha256"),
+        yanked_reason=_optional_text(document, "yanked_reason"),
+    )
+
+
+# --- pieces ---
+
+
+def new_id(now: datetime) -> str:
+    """Return a new UUIDv7 (RFC 9562 section 5.7) of the time *now*; ``uuid.uuid7`` comes with Python 3.14."""
+    milliseconds = int(now.timestamp() * 1000)
+    value = (milliseconds & (2**48 - 1)) << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62
+    return str(uuid.UUID(int=value | secrets.randbits(62)))
+
+
+def format_time(when: datetime) -> str:
+    """Return *when* as PEP 700 writes it: ``2026-11-24T09:30:00.123456Z``."""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """Read what :func:`format_time` wrote.
+
+    :raises ValueError: if it is not such a time.
+    """
+    when = datetime.fromisoformat(text)
+    if when.tzinfo is None:
+        raise ValueError("a time without a time zone")
+    return when.astimezone(UTC)
+
+
+def now() -> datetime:
+    """Return the time, aware, UTC."""
+    return datetime.fromtimestamp(time.time(), UTC)
+
+
+_REQUIRED = object()
+
+
+def _text(document: Mapping[str, Any], key: str, default: object = _REQUIRED) -> str:
+    value = document.get(key, default)
+    if not isinstance(value, str):
+        raise ValueError(f"its {key} is missing or not a text")
+    return value
+
+
+def _optional_text(document: Mapping[str, Any], key: str) -> str | None:
+    return None if document.get(key) is None else _text(document, key)
+
+
+def _optional_size(document: Mapping[str, Any], key: str) -> int | None:
+    value = document.get(key)
+    if value is not None and (type(value) is not int or value < 0):
+        raise ValueError(f"its {key} is not a number of bytes")
+    return value
+
+
+def _texts(document: Mapping[str, Any], key: str) -> list[str]:
+    value = document.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"its {key} is not a list of texts")
+    return value
+
+
+def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = document.get(key, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"its {key} is not an object")
+    return value
+
+
+def _members(document: Mapping[str, Any]) -> list[Member]:
+    members = document.get("members", [])
+    try:
+        return [Member(str(name), int(size)) for name, size in members]
+    except (TypeError, ValueError) as error:
+        raise ValueError("its members are not a list of names and sizes") from error
