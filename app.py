@@ -52,6 +52,7 @@ from werkzeug.exceptions import (
     TooManyRequests,
     Unauthorized,
 )
+from werkzeug.http import parse_range_header
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.multipart import Data, Field, MultipartDecoder, NeedData
 from werkzeug.sansio.multipart import File as FilePart
@@ -60,6 +61,7 @@ from werkzeug.wsgi import wrap_file
 
 from server import BODY_KEY, BodyReceiver, Refusal
 from settings import Settings
+from storage.distributions import name_from_content
 from storage.errors import (
     Conflict,
     Denied,
@@ -77,9 +79,9 @@ from storage.errors import (
     UserNotFound,
 )
 from storage.files import as_storage_error
-from storage.names import normalize_project
+from storage.names import WINDOWS_DEVICES, normalize_project
 from storage.registry import Registry
-from storage.repository import Repository, project_of
+from storage.repository import Repository, RepositorySettings, project_of
 from storage.rights import Caller, ScopeMissing
 from storage.sidecars import Sidecar
 from storage.tokens import Scope
@@ -198,7 +200,11 @@ def caller_of_password(username: str, password: str) -> Caller | None:
         user = registry().users.get(username)
     except UserNotFound:
         user = None
-    good = check_password_hash(user.password_hash if user else _NOBODYS_HASH, password)
+    try:
+        good = check_password_hash(user.password_hash if user else _NOBODYS_HASH, password)
+    except ValueError as error:
+        log.error("the password hash of user %s is damaged: %s", username, error)
+        good = False
     if user is not None and good:
         return Caller(None, user)
     for key in keys:
@@ -499,21 +505,35 @@ def download_file(repository: Repository, name: str, filename: str) -> ResponseR
 
 def send(repository: Repository, content: BinaryIO, size: int, etag: str, content_type: str) -> Response:
     """Answer with a file that never changes under its name: whole, one range of it, or "not modified"."""
-    repository_settings = repository.settings
     response = Response(wrap_file(request.environ, content), content_type=content_type, direct_passthrough=True)
-    response.content_length = size
-    response.set_etag(etag)
-    if repository_settings.reuse_filenames:
-        response.headers["Cache-Control"] = "private, no-cache" if repository_settings.private else "no-cache"
-    else:
-        kind = "private" if repository_settings.private else "public"
-        response.headers["Cache-Control"] = f"{kind}, max-age={FOREVER}, immutable"
-    environ = request.environ
-    if "," in environ.get("HTTP_RANGE", ""):
-        # RFC 9110 14.2: several ranges may be ignored; werkzeug would refuse them.
-        environ = {key: value for key, value in environ.items() if key != "HTTP_RANGE"}
-    response.make_conditional(environ, accept_ranges=True, complete_length=size)
+    try:
+        response.content_length = size
+        response.set_etag(etag)
+        response.headers["Cache-Control"] = cache_control(repository.settings)
+        response.make_conditional(with_single_range(request.environ), accept_ranges=True, complete_length=size)
+    except Exception:
+        response.close()  # and with it the file
+        raise
     return response
+
+
+def with_single_range(environ: WSGIEnvironment) -> WSGIEnvironment:
+    """Return *environ* without a Range that is malformed or asks for several ranges.
+
+    RFC 9110 14.2: such a header may be ignored; werkzeug would answer it with 416.
+    """
+    ranges = parse_range_header(environ.get("HTTP_RANGE"))
+    if ranges is not None and ranges.units == "bytes" and len(ranges.ranges) == 1:
+        return environ
+    return {key: value for key, value in environ.items() if key != "HTTP_RANGE"}
+
+
+def cache_control(held: RepositorySettings) -> str:
+    """Say how long a file may be kept: for ever, unless its name may get other bytes (contract.md section 5)."""
+    kind = "private" if held.private else "public"
+    if held.reuse_filenames:
+        return "private, no-cache" if held.private else "no-cache"
+    return f"{kind}, max-age={FOREVER}, immutable"
 
 
 # --- package API ---
@@ -529,9 +549,22 @@ def publish(repository: Repository) -> ResponseReturnValue:
     with received_form(repository) as form:
         if form.incoming is None or not form.incoming.filename:
             raise NoFile
-        added = repository.add_file(form.incoming, form.incoming.filename, g.caller.actor)
+        added = repository.add_file(form.incoming, name_of_upload(form.incoming), g.caller.actor)
     status = HTTPStatus.CREATED if added.created else HTTPStatus.OK
     return jsonify(package_details(repository, added.sidecar)), status
+
+
+_MEANINGLESS = re.compile(r"[A-Za-z0-9_-]{1,64}(\.tmp)?", re.ASCII)
+
+
+def name_of_upload(incoming: Incoming) -> str:
+    """Return the name to publish a file under: the part's, or the one that its metadata gives it.
+
+    packagecloud's Java client calls every part by a random word (specs.md 5.4).
+    """
+    if _MEANINGLESS.fullmatch(incoming.filename) and incoming.filename.lower() not in WINDOWS_DEVICES:
+        return name_from_content(incoming.file, limits=settings().limits)
+    return incoming.filename
 
 
 def package_details(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from typing import Any, Literal
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
-from storage.distributions import Distribution, Member
+from storage.archives import Member
+from storage.distributions import Distribution
 from storage.errors import InvalidFilename
 from storage.metadata import CoreMetadata
 from storage.names import PackageType, parse_filename
