@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from storage.errors import (
     AlreadyExists,
@@ -22,6 +23,7 @@ from storage.errors import (
 from storage.files import (
     LOCK_TIMEOUT,
     encode_json,
+    is_directory,
     is_regular,
     lock,
     make_directory,
@@ -89,19 +91,14 @@ class Registry:
                 "restore it from a backup, run 'packhouse check --repair', or name an empty folder as the storage"
             )
             raise StorageDamaged(str(self.tree.registry_file), reason, remedy)
-        self.write_registry_file()
-
-    def write_registry_file(self) -> None:
-        """Write a new ``registry.json``; who is signed in is signed out, and nothing else is lost."""
-        document = {"format": FORMAT_VERSION, "created_at": format_time(now()), "secret_key": secrets.token_hex(32)}
-        replace_file(self.tree.registry_file, encode_json(document), mode=0o600)
+        write_registry_file(self.tree)
 
     def _read_secret_key(self) -> str:
         path = self.tree.registry_file
         try:
             document = read_json(path)
             key = document["secret_key"]
-            if not isinstance(key, str) or len(key) < 64:
+            if not _is_secret_key(key):
                 raise ValueError("no secret key")
         except (ValueError, KeyError) as error:
             remedy = "restore it from a backup or run 'packhouse check --repair'"
@@ -287,3 +284,31 @@ class Registry:
     def _revoke_tokens(self, org: str, repo: str | None) -> None:
         for token in self.tokens.list(org, repo):
             self.tokens.revoke(token.id)
+
+
+def write_registry_file(tree: StorageTree) -> None:
+    """Write a new ``registry.json``; who is signed in is signed out, and nothing else is lost."""
+    document = {"format": FORMAT_VERSION, "created_at": format_time(now()), "secret_key": secrets.token_hex(32)}
+    replace_file(tree.registry_file, encode_json(document), mode=0o600)
+
+
+def mend_registry_file(root: Path) -> bool:
+    """Write a new ``registry.json`` if the storage at *root* has lost it, or it is damaged; return whether it did.
+
+    Leaves alone what is of another format, and a folder in which nothing is ours.
+    """
+    tree = StorageTree(root)
+    try:
+        document = read_json(tree.registry_file)
+    except (FileNotFoundError, ValueError):
+        document = {}
+    if document.get("format", FORMAT_VERSION) != FORMAT_VERSION or _is_secret_key(document.get("secret_key")):
+        return False
+    ours = is_directory(tree.users) or any(is_regular(tree.organization_file(s)) for s in subdirectories(root))
+    if ours:
+        write_registry_file(tree)
+    return ours
+
+
+def _is_secret_key(key: object) -> TypeGuard[str]:
+    return isinstance(key, str) and len(key) >= 64
