@@ -152,7 +152,17 @@ class LiveServer:
 
 def start_server(storage: Path, *flags: str, env: dict[str, str] | None = None) -> LiveServer:
     """Start ``packhouse serve`` on a free port and wait until it says where it listens."""
-    command = [sys.executable, "-c", "import cli; cli.main()", "serve", "--port", "0", "--storage", str(storage), *flags]
+    command = [
+        sys.executable,
+        "-c",
+        "import cli; cli.main()",
+        "serve",
+        "--port",
+        "0",
+        "--storage",
+        str(storage),
+        *flags,
+    ]
     here = Path(__file__).parent.parent
     environ = {**os.environ, "PYTHONPATH": str(here), "PYTHONUNBUFFERED": "1", **(env or {})}
     process = subprocess.Popen(
