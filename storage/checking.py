@@ -27,11 +27,12 @@ from storage.files import (
     replace_file,
     sweep,
 )
-from storage.layout import CORE_METADATA_SUFFIX, SIDECAR_SUFFIX
+from storage.layout import COMPANION_SUFFIXES, STATUS_FILE
 from storage.names import is_filename, is_normalized_project, is_slug
 from storage.registry import Registry
 from storage.repository import Repository
 from storage.sidecars import Actor, Digests, Sidecar
+from storage.statuses import Status
 from storage.tokens import Token
 from storage.trash import DELETION_FILE
 from storage.uploads import CHUNK
@@ -112,7 +113,7 @@ def _check_document(path: Path, read: Callable[[dict[str, object]], object]) -> 
     except FileNotFoundError:
         if os.path.lexists(path):
             yield Finding(str(path), "it is not a regular file")
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         yield Finding(str(path), f"it does not parse ({error})")
 
 
@@ -165,7 +166,12 @@ def _check_project(
 ) -> Iterator[Finding]:
     folder = repository.tree.project(project)
     names = {path.name for path in folder.iterdir()} if is_directory(folder) else set()
-    for filename in sorted({_belongs_to(name, names) for name in names if not name.startswith(".")}):
+    if STATUS_FILE in names:
+        yield from _check_document(
+            repository.tree.status_file(project), lambda document: Status(str(document["status"]))
+        )
+    owners = {_belongs_to(name, names) for name in names if not name.startswith(".")} - {STATUS_FILE}
+    for filename in sorted(owners):
         if not is_filename(filename):
             yield Finding(str(folder / filename), _STRAY)
             continue
@@ -177,7 +183,7 @@ def _check_project(
 
 def _belongs_to(name: str, names: set[str]) -> str:
     """The name of the artifact that *name* goes with, or *name* itself."""
-    for suffix in (SIDECAR_SUFFIX, CORE_METADATA_SUFFIX):
+    for suffix in COMPANION_SUFFIXES:
         stem = name.removesuffix(suffix)
         if stem != name and (stem in names or is_filename(stem)):
             return stem
@@ -200,7 +206,7 @@ def _problems(repository: Repository, project: NormalizedName, filename: str) ->
     tree = repository.tree
     artifact, sidecar_path = tree.artifact(project, filename), tree.sidecar(project, filename)
     if not os.path.lexists(artifact):
-        if not os.path.lexists(sidecar_path) and not os.path.lexists(tree.core_metadata(project, filename)):
+        if not any(os.path.lexists(tree.companion(project, filename, suffix)) for suffix in COMPANION_SUFFIXES):
             return []  # deleted since
         problem = "missing: an upload that never finished, or a file that was removed by hand"
         return [(filename, problem, lambda: _remove_leavings(repository, project, filename))]
@@ -297,7 +303,8 @@ def _extract_metadata(repository: Repository, project: NormalizedName, sidecar: 
 
 
 def _remove_leavings(repository: Repository, project: NormalizedName, filename: str) -> bool:
-    for path in (repository.tree.core_metadata(project, filename), repository.tree.sidecar(project, filename)):
+    for suffix in COMPANION_SUFFIXES:
+        path = repository.tree.companion(project, filename, suffix)
         if is_regular(path):
             path.unlink()
     return True

@@ -66,6 +66,16 @@ class ProjectNotFound(NotFound):
         return f"there is no project {self.project!r} in this repository"
 
 
+class ReleaseNotFound(NotFound):
+    """The project has no file of that version."""
+
+    def __init__(self, project: str, version: str) -> None:
+        self.project, self.version = project, version
+
+    def __str__(self) -> str:
+        return f"there is no release {self.version!r} of the project {self.project!r} in this repository"
+
+
 class FileNotFound(NotFound):
     """The repository holds no such file, or it is damaged and hides itself."""
 

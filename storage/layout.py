@@ -15,6 +15,8 @@
               {filename}                the artifact, byte for byte as uploaded
               {filename}.json           its sidecar
               {filename}.metadata       core metadata, byte for byte as in the archive
+              {filename}.attestations   PEP 740 attestations, as they were uploaded
+              project.json              the project's status and why, while it is not "active" (PEP 792)
           trash/                        deleted files with their sidecars
           downloads/                    counts
           events.jsonl                  what happened, by whom, when: append-only
@@ -34,6 +36,9 @@ from packaging.utils import NormalizedName
 
 SIDECAR_SUFFIX = ".json"
 CORE_METADATA_SUFFIX = ".metadata"
+ATTESTATIONS_SUFFIX = ".attestations"
+COMPANION_SUFFIXES = (CORE_METADATA_SUFFIX, ATTESTATIONS_SUFFIX, SIDECAR_SUFFIX)  # the sidecar is written last
+STATUS_FILE = "project.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,14 @@ class RepositoryTree:
     def core_metadata(self, project: NormalizedName, filename: str) -> Path:
         """The core metadata of *filename*."""
         return self.packages / project / f"{filename}{CORE_METADATA_SUFFIX}"
+
+    def companion(self, project: NormalizedName, filename: str, suffix: str) -> Path:
+        """The file with *suffix*, one of COMPANION_SUFFIXES, that goes with *filename*."""
+        return self.packages / project / f"{filename}{suffix}"
+
+    def status_file(self, project: NormalizedName) -> Path:
+        """The status of a project (PEP 792)."""
+        return self.packages / project / STATUS_FILE
 
     @property
     def trash(self) -> Path:

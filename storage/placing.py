@@ -24,7 +24,7 @@ from storage.files import (
     temporary_name,
     write_synced,
 )
-from storage.layout import CORE_METADATA_SUFFIX, SIDECAR_SUFFIX, RepositoryTree
+from storage.layout import COMPANION_SUFFIXES, RepositoryTree
 from storage.names import is_filename
 
 
@@ -35,8 +35,7 @@ class Bundle:
     project: NormalizedName
     filename: str
     artifact: Path  # synced, in the repository's file system
-    sidecar: bytes
-    core_metadata: bytes | None
+    companions: dict[str, bytes]  # by suffix, the sidecar among them
 
 
 def place_file(tree: RepositoryTree, bundle: Bundle) -> None:
@@ -54,10 +53,8 @@ def _place_in_project(tree: RepositoryTree, bundle: Bundle) -> None:
     artifact = tree.artifact(bundle.project, bundle.filename)
     if os.path.lexists(artifact):
         raise FileExistsError(str(artifact))
-    if bundle.core_metadata is not None:
-        core_metadata = tree.core_metadata(bundle.project, bundle.filename)
-        put_file(core_metadata, bundle.core_metadata, temporary=tree.temporary)
-    put_file(tree.sidecar(bundle.project, bundle.filename), bundle.sidecar, temporary=tree.temporary)
+    for suffix, content in bundle.companions.items():
+        put_file(tree.companion(bundle.project, bundle.filename, suffix), content, temporary=tree.temporary)
     # Sidecar first: whoever sees the artifact, even after a power cut, can rely on its sidecar.
     sync_directory(artifact.parent)
     link_file(bundle.artifact, artifact)  # commit
@@ -72,9 +69,8 @@ def _place_with_project(tree: RepositoryTree, bundle: Bundle) -> None:
     draft.mkdir()
     try:
         os.link(bundle.artifact, draft / bundle.filename, follow_symlinks=False)
-        write_synced(draft / f"{bundle.filename}{SIDECAR_SUFFIX}", bundle.sidecar)
-        if bundle.core_metadata is not None:
-            write_synced(draft / f"{bundle.filename}{CORE_METADATA_SUFFIX}", bundle.core_metadata)
+        for suffix, content in bundle.companions.items():
+            write_synced(draft / f"{bundle.filename}{suffix}", content)
         sync_directory(draft)
         move_directory(draft, tree.project(bundle.project))  # commit
     except BaseException:
@@ -92,19 +88,19 @@ def withdraw_file(tree: RepositoryTree, project: NormalizedName, filename: str) 
         remove_tree(draft)
         return
     remove_file(tree.artifact(project, filename))  # commit
-    remove_file(tree.core_metadata(project, filename))
-    remove_file(tree.sidecar(project, filename))
+    for suffix in COMPANION_SUFFIXES:
+        remove_file(tree.companion(project, filename, suffix))
 
 
 def _holds_nothing_but(folder: Path, filename: str) -> bool:
     """Whether *folder* goes with *filename*: it holds no other file, and no leavings but of files that are gone."""
     names = {entry.name for entry in os.scandir(folder)}
-    others = names - {filename, f"{filename}{SIDECAR_SUFFIX}", f"{filename}{CORE_METADATA_SUFFIX}"}
+    others = names - {filename, *(f"{filename}{suffix}" for suffix in COMPANION_SUFFIXES)}
     return all(_is_orphan(name, names) for name in others)
 
 
 def _is_orphan(name: str, names: set[str]) -> bool:
-    for suffix in (SIDECAR_SUFFIX, CORE_METADATA_SUFFIX):
+    for suffix in COMPANION_SUFFIXES:
         if name.endswith(suffix):
             return is_filename(name.removesuffix(suffix)) and name.removesuffix(suffix) not in names
     return False

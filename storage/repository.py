@@ -8,22 +8,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from packaging.utils import NormalizedName
 
-from storage.distributions import Distribution, read_distribution
 from storage.errors import (
-    FileAlreadyExists,
     FileNotFound,
     InvalidFilename,
-    NameBlocked,
     ProjectNotFound,
+    ReleaseNotFound,
     RepositoryNotFound,
     StorageDamaged,
 )
@@ -35,16 +31,17 @@ from storage.files import (
     is_regular,
     lock,
     open_regular,
-    overwrite_file,
     read_json,
     replace_file,
 )
 from storage.layout import RepositoryTree
 from storage.limits import Limits
 from storage.names import parse_filename
-from storage.placing import Bundle, place_file, withdraw_file
+from storage.placing import place_file, withdraw_file
+from storage.publishing import Added, Claims, find_standing, publish, read_upload
 from storage.sidecars import Actor, File, Sidecar, new_id, now
-from storage.simple import ProjectDetail, find_file, project_detail, project_names
+from storage.simple import ProjectDetail, find_file, look_up_file, project_detail, project_names, read_files
+from storage.statuses import ProjectStatus, check_reason, write_status
 from storage.trash import (
     TrashEntry,
     bundle_from_trash,
@@ -56,6 +53,8 @@ from storage.trash import (
 from storage.uploads import Incoming
 
 log = logging.getLogger("packhouse.storage")
+
+NO_CLAIMS = Claims()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +74,6 @@ class RepositorySettings:
     def encode(self) -> bytes:
         """Return the content of ``repository.json``."""
         return encode_json(asdict(self))
-
-
-class Added(NamedTuple):
-    """What :meth:`Repository.add_file` did."""
-
-    sidecar: Sidecar
-    created: bool  # False: the same bytes were there already
 
 
 class Repository:
@@ -147,9 +139,17 @@ class Repository:
 
         :raises FileNotFound: if it is not there, or damaged.
         """
-        file = find_file(self.tree, project, filename)
+        find_file(self.tree, project, filename)
+        return self.any_sidecar(project, filename)
+
+    def any_sidecar(self, project: NormalizedName, filename: str) -> Sidecar:
+        """Return all that is known of a file, even if its project is quarantined.
+
+        :raises FileNotFound: if it is not there, or damaged.
+        """
+        look_up_file(self.tree, project, filename)
         try:
-            return Sidecar.from_json(read_json(self.tree.sidecar(project, filename)), file.filename)
+            return Sidecar.from_json(read_json(self.tree.sidecar(project, filename)), filename)
         except (FileNotFoundError, ValueError) as error:
             raise FileNotFound(filename) from error
 
@@ -189,92 +189,97 @@ class Repository:
         """Return a temporary file for an upload to this repository; no lock is held while it fills."""
         return Incoming(self.tree.temporary, self.limits.max_file_size)
 
-    def add_file(self, incoming: Incoming, filename: str, actor: Actor) -> Added:
+    def add_file(
+        self,
+        incoming: Incoming,
+        filename: str,
+        actor: Actor,
+        *,
+        claims: Claims = NO_CLAIMS,
+        attestations: bytes | None = None,
+    ) -> Added:
         """Publish the bytes of *incoming* as *filename*; on disk and listed when this returns.
 
-        The same bytes under the same name are no change; they mend the stored file if it was damaged.
+        The same bytes under the same name are no change; they mend the stored file if it was damaged. *claims* is
+        what the form said; *attestations*, a PEP 740 document, is kept verbatim beside the file.
 
         :raises InvalidFilename: if no wheel or sdist is called so.
-        :raises InvalidDistribution: if the archive is not acceptable.
+        :raises InvalidDistribution: if the archive is not acceptable, or not what was claimed.
         :raises FileAlreadyExists: if other bytes have that name, or had it before they were deleted.
+        :raises ProjectClosed: if the project is archived or quarantined.
         :raises StorageBusy: if the project is being changed by somebody else for too long.
         """
-        strict = self.settings.strict_record
-        distribution = read_distribution(incoming.file, filename, limits=self.limits, strict_record=strict)
-        incoming.sync()
-        sidecar = Sidecar.describe(distribution, incoming.digests, incoming.size, actor)
-        bundle = _bundle(sidecar, incoming.path, distribution)
-        with self._lock(distribution.project):
-            standing = self._standing(sidecar)
-            if standing is not None:
-                return Added(self._mend(bundle, sidecar, standing), created=False)
-            self._check_deleted(sidecar.file)
-            place_file(self.tree, bundle)
-        self._record("published", actor, sidecar.file)
-        return Added(sidecar, created=True)
-
-    def _standing(self, sidecar: Sidecar) -> Sidecar | None:
-        """Return the sidecar of the stored file with the same name and bytes; None if the name is free.
-
-        Where the stored sidecar is lost, *sidecar* stands for it: the bytes are what counts.
-
-        :raises FileAlreadyExists: if the name stands for other bytes.
-        :raises NameBlocked: if something that is no file has the name.
-        """
-        file = sidecar.file
-        artifact = self.tree.artifact(file.project, file.filename)
-        if not os.path.lexists(artifact):
-            return None
-        if not is_regular(artifact):
-            raise NameBlocked(file.filename)
-        try:
-            standing = Sidecar.from_json(read_json(self.tree.sidecar(file.project, file.filename)), file.filename)
-        except (FileNotFoundError, ValueError):
-            stored_sha256, uploader = hash_file(artifact), "an unknown uploader, for its sidecar is lost"
-            when = datetime.fromtimestamp(artifact.stat().st_mtime, UTC)
-            standing = sidecar
-        else:
-            stored_sha256, uploader = standing.file.sha256, str(standing.uploader)
-            when = standing.file.upload_time
-        if stored_sha256 != file.sha256:
-            raise FileAlreadyExists(
-                file.filename, sha256=file.sha256, stored_sha256=stored_sha256, upload_time=when, uploader=uploader
-            )
-        return standing
-
-    def _mend(self, bundle: Bundle, sidecar: Sidecar, standing: Sidecar) -> Sidecar:
-        """Make the stored file whole again from the same bytes, where it is not."""
-        file = standing.file
-        if bundle.core_metadata is not None:
-            path = self.tree.core_metadata(file.project, file.filename)
-            if not is_regular(path) or hash_file(path) != sidecar.file.core_metadata_sha256:
-                replace_file(path, bundle.core_metadata, temporary=self.tree.temporary)
-        if standing is sidecar:
-            path = self.tree.sidecar(file.project, file.filename)
-            replace_file(path, bundle.sidecar, temporary=self.tree.temporary)
-        artifact = self.tree.artifact(file.project, file.filename)
-        if hash_file(artifact) != file.sha256:
-            overwrite_file(bundle.artifact, artifact)
-        return standing
-
-    def _check_deleted(self, file: File) -> None:
-        """Refuse other bytes under the name of a deleted file, unless names may be reused."""
-        entries = [e for e in trash_entries(self.tree, file.project) if e.sidecar.file.filename == file.filename]
-        if (
-            not entries
-            or self.settings.reuse_filenames
-            or any(e.sidecar.file.sha256 == file.sha256 for e in entries)
-        ):
-            return
-        first = entries[0].sidecar
-        raise FileAlreadyExists(
-            file.filename,
-            sha256=file.sha256,
-            stored_sha256=first.file.sha256,
-            upload_time=first.file.upload_time,
-            uploader=str(first.uploader),
-            deleted=True,
+        settings = self.settings
+        upload = read_upload(
+            incoming,
+            filename,
+            actor,
+            limits=self.limits,
+            strict_record=settings.strict_record,
+            claims=claims,
+            attestations=attestations,
         )
+        with self._lock(upload.sidecar.file.project):
+            added = publish(self.tree, upload, reuse_filenames=settings.reuse_filenames)
+        if added.created:
+            self._record("published", actor, added.sidecar.file)
+        return added
+
+    # --- yanking ---
+
+    def yank_file(self, project: NormalizedName, filename: str, reason: str, actor: Actor) -> Sidecar:
+        """Mark a file as yanked (PEP 592), with a *reason* or ""; on disk when this returns.
+
+        :raises FileNotFound: if it is not there, or damaged.
+        :raises InvalidValue: if the reason is not one line.
+        """
+        return self._change_yank(project, filename, check_reason(reason), actor)
+
+    def unyank_file(self, project: NormalizedName, filename: str, actor: Actor) -> Sidecar:
+        """Take the mark of :meth:`yank_file` away; on disk when this returns.
+
+        :raises FileNotFound: if it is not there, or damaged.
+        """
+        return self._change_yank(project, filename, None, actor)
+
+    def yank_release(
+        self, project: NormalizedName, version: str, reason: str | None, actor: Actor
+    ) -> list[Sidecar]:
+        """Yank every file of a release, or with None take the mark away; each on disk when this returns.
+
+        :raises ReleaseNotFound: if the project has no file of that version.
+        """
+        if reason is not None:
+            reason = check_reason(reason)
+        filenames = [file.filename for file in read_files(self.tree, project) if file.version == version]
+        if not filenames:
+            raise ReleaseNotFound(project, version)
+        return [self._change_yank(project, filename, reason, actor) for filename in sorted(filenames)]
+
+    def _change_yank(self, project: NormalizedName, filename: str, reason: str | None, actor: Actor) -> Sidecar:
+        with self._lock(project):
+            before = self.any_sidecar(project, filename)
+            after = before.with_yanked(reason)
+            if after == before:
+                return before
+            path = self.tree.sidecar(project, filename)
+            replace_file(path, encode_json(after.to_json()), temporary=self.tree.temporary)  # commit
+        self._record("unyanked" if reason is None else "yanked", actor, after.file, reason=reason)
+        return after
+
+    # --- status ---
+
+    def change_status(self, project: NormalizedName, status: ProjectStatus, actor: Actor) -> None:
+        """Give a project another status (PEP 792); on disk when this returns.
+
+        :raises ProjectNotFound: if the repository holds no file of it.
+        """
+        with self._lock(project):
+            if not is_directory(self.tree.project(project)):
+                raise ProjectNotFound(project)
+            write_status(self.tree, project, status, actor)
+        facts = {"project": project, "status": str(status.status), "reason": status.reason}
+        self._record_facts("status changed", actor, facts)
 
     # --- deleting ---
 
@@ -284,7 +289,7 @@ class Repository:
         :raises FileNotFound: if it is not there, or damaged.
         """
         with self._lock(project):
-            sidecar = self.sidecar(project, filename)
+            sidecar = self.any_sidecar(project, filename)
             put_into_trash(self.tree, sidecar, actor)
             withdraw_file(self.tree, project, filename)
         self._record("deleted", actor, sidecar.file)
@@ -302,7 +307,7 @@ class Repository:
         """
         with self._lock(project):
             entry = find_in_trash(self.tree, project, entry_id)
-            if self._standing(entry.sidecar) is None:
+            if find_standing(self.tree, entry.sidecar) is None:
                 place_file(self.tree, bundle_from_trash(self.tree, entry))
             drop_from_trash(self.tree, entry)
         self._record("restored", actor, entry.sidecar.file)
@@ -321,19 +326,16 @@ class Repository:
         with lock(self.tree.lock_file(project), what, self.lock_timeout):
             yield
 
-    def _record(self, event: str, actor: Actor, file: File) -> None:
-        """Note a change that is on disk already; a failing note does not make it undone, so it is logged."""
+    def _record(self, event: str, actor: Actor, file: File, **more: object) -> None:
         facts = {"project": file.project, "version": file.version, "filename": file.filename, "sha256": file.sha256}
+        self._record_facts(event, actor, {**facts, **more})
+
+    def _record_facts(self, event: str, actor: Actor, facts: Mapping[str, object]) -> None:
+        """Note a change that is on disk already; a failing note does not make it undone, so it is logged."""
         try:
             record_event(self.tree.events_file, event, actor, **facts)
         except OSError:
-            log.exception("%s: the event %r of %s could not be recorded", self, event, file.filename)
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file, hex."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+            log.exception("%s: the event %r could not be recorded: %s", self, event, facts)
 
 
 def project_of(filename: str) -> NormalizedName:
@@ -345,9 +347,3 @@ def project_of(filename: str) -> NormalizedName:
         return parse_filename(filename).project
     except InvalidFilename as error:
         raise ProjectNotFound(filename) from error
-
-
-def _bundle(sidecar: Sidecar, artifact: Path, distribution: Distribution) -> Bundle:
-    core_metadata = distribution.metadata_bytes if distribution.metadata_served else None
-    encoded = encode_json(sidecar.to_json())
-    return Bundle(sidecar.file.project, sidecar.file.filename, artifact, encoded, core_metadata)

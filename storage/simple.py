@@ -7,7 +7,6 @@ parse and an artifact of another size hide that file alone; its neighbours are l
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,13 +16,13 @@ from pathlib import Path
 
 from packaging.utils import NormalizedName
 
+from storage.damage import report_damage
 from storage.errors import FileNotFound, InvalidFilename, ProjectNotFound
 from storage.files import Signature, is_directory, read_json, subdirectories
-from storage.layout import CORE_METADATA_SUFFIX, SIDECAR_SUFFIX, RepositoryTree
+from storage.layout import COMPANION_SUFFIXES, CORE_METADATA_SUFFIX, SIDECAR_SUFFIX, RepositoryTree
 from storage.names import is_normalized_project, parse_filename
 from storage.sidecars import File, file_from_json
-
-log = logging.getLogger("packhouse.storage")
+from storage.statuses import ProjectStatus, read_status
 
 KEPT_SIDECARS = 20_000  # about 1 KB each
 
@@ -34,6 +33,7 @@ class ProjectDetail:
 
     name: NormalizedName
     files: tuple[File, ...]
+    status: ProjectStatus
 
     @property
     def versions(self) -> list[str]:
@@ -53,14 +53,25 @@ def project_detail(tree: RepositoryTree, project: NormalizedName) -> ProjectDeta
     """
     if not is_directory(tree.project(project)):
         raise ProjectNotFound(project)
-    files = _read_files(tree, project)
-    return ProjectDetail(project, tuple(sorted(files, key=lambda file: file.sort_key)))
+    status = read_status(tree, project)
+    files = sorted(read_files(tree, project), key=lambda file: file.sort_key) if status.offers_files else []
+    return ProjectDetail(project, tuple(files), status)
 
 
 def find_file(tree: RepositoryTree, project: NormalizedName, filename: str) -> File:
     """Return one file as the index shows it.
 
     :raises FileNotFound: if *project* has no such file, or none that can be served.
+    """
+    if not read_status(tree, project).offers_files:
+        raise FileNotFound(filename)
+    return look_up_file(tree, project, filename)
+
+
+def look_up_file(tree: RepositoryTree, project: NormalizedName, filename: str) -> File:
+    """Return one file, even of a project that is quarantined.
+
+    :raises FileNotFound: if *project* has no such file, or it is damaged.
     """
     folder = tree.project(project)
     try:
@@ -79,14 +90,15 @@ def find_file(tree: RepositoryTree, project: NormalizedName, filename: str) -> F
     return file
 
 
-def _read_files(tree: RepositoryTree, project: NormalizedName) -> Iterator[File]:
+def read_files(tree: RepositoryTree, project: NormalizedName) -> Iterator[File]:
+    """Yield the files of *project* that are whole, even if it is quarantined; in no order."""
     folder = tree.project(project)
     stats = {}
     for entry in _entries(folder):
         with suppress(FileNotFoundError):  # deleted since the directory was read
             stats[entry.name] = entry.stat(follow_symlinks=False)
     for name in stats:
-        if name.endswith((SIDECAR_SUFFIX, CORE_METADATA_SUFFIX)) or name.startswith("."):
+        if name.endswith(COMPANION_SUFFIXES) or name.startswith("."):
             continue
         file = _judge(folder, name, stats)
         if file is not None and file.project == project:
@@ -142,9 +154,3 @@ def _read_sidecar(path: str, filename: str, signature: Signature) -> tuple[File,
     document = read_json(Path(path))
     size = document.get("core_metadata_size")
     return file_from_json(document, filename), size if isinstance(size, int) else None
-
-
-@lru_cache(maxsize=10_000)
-def report_damage(path: Path, reason: str) -> None:
-    """Log once in the life of the process that *path* is damaged."""
-    log.warning("%s %s; run 'packhouse check'", path, reason)

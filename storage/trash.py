@@ -22,6 +22,7 @@ from typing import Any
 
 from packaging.utils import NormalizedName
 
+from storage.damage import report_damage
 from storage.errors import FileNotFound
 from storage.files import (
     encode_json,
@@ -38,11 +39,10 @@ from storage.files import (
     temporary_name,
     write_synced,
 )
-from storage.layout import CORE_METADATA_SUFFIX, SIDECAR_SUFFIX, RepositoryTree
+from storage.layout import COMPANION_SUFFIXES, SIDECAR_SUFFIX, RepositoryTree
 from storage.names import is_normalized_project
 from storage.placing import Bundle
 from storage.sidecars import Actor, Sidecar, format_time, now, parse_time
-from storage.simple import report_damage
 
 DELETION_FILE = "deletion.json"
 
@@ -69,7 +69,7 @@ def put_into_trash(tree: RepositoryTree, sidecar: Sidecar, actor: Actor) -> None
     draft = tree.temporary / temporary_name()
     draft.mkdir()
     try:
-        for suffix in ("", SIDECAR_SUFFIX, CORE_METADATA_SUFFIX):
+        for suffix in ("", *COMPANION_SUFFIXES):
             if is_regular(folder / f"{filename}{suffix}"):
                 name = f"{filename}{suffix}"
                 os.link(folder / name, draft / name, follow_symlinks=False)
@@ -109,12 +109,12 @@ def bundle_from_trash(tree: RepositoryTree, entry: TrashEntry) -> Bundle:
     """Return the deleted file ready to be placed again, with the yank state that it had."""
     file = entry.sidecar.file
     folder = _entry(tree, file.project, entry.id)
-    core_metadata = None
-    if file.core_metadata_sha256 is not None:
-        with open_regular(folder / f"{file.filename}{CORE_METADATA_SUFFIX}") as source:
-            core_metadata = source.read()
-    sidecar = encode_json(entry.sidecar.to_json())
-    return Bundle(file.project, file.filename, folder / file.filename, sidecar, core_metadata)
+    companions = {}
+    for suffix in COMPANION_SUFFIXES:
+        if is_regular(folder / f"{file.filename}{suffix}"):
+            with open_regular(folder / f"{file.filename}{suffix}") as source:
+                companions[suffix] = source.read()
+    return Bundle(file.project, file.filename, folder / file.filename, companions)
 
 
 def drop_from_trash(tree: RepositoryTree, entry: TrashEntry) -> None:
@@ -128,7 +128,9 @@ def purge_from_trash(tree: RepositoryTree, entry: TrashEntry) -> None:
     """Remove the bytes of a deleted file for good; its sidecar stays, so that its name stays taken."""
     folder, filename = _entry(tree, entry.sidecar.file.project, entry.id), entry.sidecar.file.filename
     remove_file(folder / filename)  # commit
-    remove_file(folder / f"{filename}{CORE_METADATA_SUFFIX}")
+    for suffix in COMPANION_SUFFIXES:
+        if suffix != SIDECAR_SUFFIX:
+            remove_file(folder / f"{filename}{suffix}")
 
 
 def _entry(tree: RepositoryTree, project: NormalizedName, entry_id: str) -> Path:

@@ -1,0 +1,194 @@
+"""The one road that all uploads end in (contract.md section 4): read the archive, settle what its name stands for.
+
+Metadata comes from inside the archive; what a form says is a claim that must agree with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from storage.distributions import read_distribution
+from storage.errors import FileAlreadyExists, InvalidDistribution, NameBlocked
+from storage.files import encode_json, is_regular, open_regular, overwrite_file, read_json, replace_file
+from storage.layout import ATTESTATIONS_SUFFIX, CORE_METADATA_SUFFIX, SIDECAR_SUFFIX, RepositoryTree
+from storage.limits import Limits
+from storage.placing import Bundle, place_file
+from storage.sidecars import Actor, Digests, File, Sidecar
+from storage.statuses import ProjectClosed, read_status
+from storage.trash import trash_entries
+from storage.uploads import Incoming
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What an upload form says of its file; None: nothing (specs.md 3.1)."""
+
+    name: str | None = None
+    version: str | None = None
+    packagetype: str | None = None
+    md5: str | None = None
+    sha256: str | None = None
+    blake2b_256: str | None = None
+
+
+class Added(NamedTuple):
+    """What became of an upload."""
+
+    sidecar: Sidecar
+    created: bool  # False: the same bytes were there already
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An acceptable distribution, synced, about to be published."""
+
+    sidecar: Sidecar
+    bundle: Bundle
+
+
+def read_upload(
+    incoming: Incoming,
+    filename: str,
+    actor: Actor,
+    *,
+    limits: Limits,
+    strict_record: bool,
+    claims: Claims,
+    attestations: bytes | None,
+) -> Upload:
+    """Read the archive in *incoming*, hold the *claims* against it, and sync it.
+
+    :raises InvalidFilename, InvalidDistribution: if it cannot be accepted.
+    """
+    digests = incoming.digests
+    check_digests(filename, digests, claims)
+    distribution = read_distribution(
+        incoming.file,
+        filename,
+        limits=limits,
+        strict_record=strict_record,
+        claimed_name=claims.name,
+        claimed_version=claims.version,
+    )
+    if claims.packagetype not in (None, distribution.packagetype):
+        reason = f"the form says filetype {claims.packagetype!r}, yet this is a {distribution.packagetype}"
+        raise InvalidDistribution(filename, (reason,))
+    incoming.sync()
+    sidecar = Sidecar.describe(distribution, digests, incoming.size, actor)
+    companions = {}
+    if distribution.metadata_served:
+        companions[CORE_METADATA_SUFFIX] = distribution.metadata_bytes
+    if attestations is not None:
+        companions[ATTESTATIONS_SUFFIX] = attestations
+    companions[SIDECAR_SUFFIX] = encode_json(sidecar.to_json())
+    return Upload(sidecar, Bundle(distribution.project, filename, incoming.path, companions))
+
+
+def check_digests(filename: str, digests: Digests, claims: Claims) -> None:
+    """Compare every digest that was claimed with that of the bytes that came.
+
+    :raises InvalidDistribution: if one differs.
+    """
+    came = asdict(digests)
+    for name in ("md5", "sha256", "blake2b_256"):
+        claimed = getattr(claims, name)
+        if claimed is not None and claimed.lower() != came[name]:
+            difference = f"{claimed[:16]!r}..., yet the bytes that came have {came[name][:16]!r}..."
+            reason = f"the form says {name} {difference}; send it again"
+            raise InvalidDistribution(filename, (reason,))
+
+
+def publish(tree: RepositoryTree, upload: Upload, *, reuse_filenames: bool) -> Added:
+    """Make *upload* visible; on disk and listed when this returns. The caller holds the project's lock.
+
+    The same bytes under the same name are no change; they mend the stored file if it was damaged.
+
+    :raises FileAlreadyExists: if other bytes have that name, or had it before they were deleted.
+    :raises NameBlocked: if something that is no file has the name.
+    :raises ProjectClosed: if the project's status lets nothing in.
+    """
+    file = upload.sidecar.file
+    status = read_status(tree, file.project)
+    if not status.takes_uploads:
+        raise ProjectClosed(file.project, status)
+    standing = find_standing(tree, upload.sidecar)
+    if standing is not None:
+        _mend(tree, upload, standing)
+        return Added(standing, created=False)
+    if not reuse_filenames:
+        _check_deleted(tree, file)
+    place_file(tree, upload.bundle)
+    return Added(upload.sidecar, created=True)
+
+
+def find_standing(tree: RepositoryTree, sidecar: Sidecar) -> Sidecar | None:
+    """Return the sidecar of the stored file with the same name and bytes; None if the name is free.
+
+    Where the stored sidecar is lost, *sidecar* stands for it: the bytes are what counts.
+
+    :raises FileAlreadyExists: if the name stands for other bytes.
+    :raises NameBlocked: if something that is no file has the name.
+    """
+    file = sidecar.file
+    artifact = tree.artifact(file.project, file.filename)
+    if not os.path.lexists(artifact):
+        return None
+    if not is_regular(artifact):
+        raise NameBlocked(file.filename)
+    try:
+        standing = Sidecar.from_json(read_json(tree.sidecar(file.project, file.filename)), file.filename)
+    except (FileNotFoundError, ValueError):
+        stored_sha256, uploader = hash_file(artifact), "an unknown uploader, for its sidecar is lost"
+        when = datetime.fromtimestamp(artifact.stat().st_mtime, UTC)
+        standing = sidecar
+    else:
+        stored_sha256, uploader = standing.file.sha256, str(standing.uploader)
+        when = standing.file.upload_time
+    if stored_sha256 != file.sha256:
+        raise FileAlreadyExists(
+            file.filename, sha256=file.sha256, stored_sha256=stored_sha256, upload_time=when, uploader=uploader
+        )
+    return standing
+
+
+def _mend(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> None:
+    """Make the stored file whole again from the same bytes, where it is not."""
+    file, companions = standing.file, upload.bundle.companions
+    path = tree.core_metadata(file.project, file.filename)
+    is_served = file.core_metadata_sha256 is not None and CORE_METADATA_SUFFIX in companions
+    if is_served and not (is_regular(path) and hash_file(path) == file.core_metadata_sha256):
+        replace_file(path, companions[CORE_METADATA_SUFFIX], temporary=tree.temporary)
+    if standing is upload.sidecar:
+        path = tree.sidecar(file.project, file.filename)
+        replace_file(path, companions[SIDECAR_SUFFIX], temporary=tree.temporary)
+    artifact = tree.artifact(file.project, file.filename)
+    if hash_file(artifact) != file.sha256:
+        overwrite_file(upload.bundle.artifact, artifact)
+
+
+def _check_deleted(tree: RepositoryTree, file: File) -> None:
+    """Refuse other bytes under the name of a deleted file."""
+    deleted = (entry.sidecar for entry in trash_entries(tree, file.project))
+    namesakes = [sidecar for sidecar in deleted if sidecar.file.filename == file.filename]
+    if not namesakes or file.sha256 in {sidecar.file.sha256 for sidecar in namesakes}:
+        return
+    first = namesakes[0]
+    raise FileAlreadyExists(
+        file.filename,
+        sha256=file.sha256,
+        stored_sha256=first.file.sha256,
+        upload_time=first.file.upload_time,
+        uploader=str(first.uploader),
+        deleted=True,
+    )
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file, hex."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
