@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -120,6 +121,29 @@ def publish(client, tokens: Tokens):
 
 # --- a live server ---
 
+SERVES = re.compile(r"^Packhouse \S+ serves .*? at (http://[^\s,]+)", re.MULTILINE)
+START_TIMEOUT = 30  # seconds
+HERE = Path(__file__).parent.parent
+
+
+def program(*arguments: str) -> list[str]:
+    """Return the command that runs ``packhouse`` from this checkout, installed or not."""
+    return [sys.executable, "-c", "import cli; cli.main()", *arguments]
+
+
+def program_environment(**variables: str) -> dict[str, str]:
+    """Return an environment for the program in which nothing of the tests' own settings is left."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PACKHOUSE_")}
+    return {**inherited, "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1", **variables}
+
+
+def packhouse(storage: Path, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    """Run a command such as ``packhouse(storage, "token", "list")`` to its end; the caller looks at how it went."""
+    command = program(*arguments, "--storage", str(storage))
+    return subprocess.run(
+        command, capture_output=True, text=True, env=program_environment(), timeout=120, check=False, **options
+    )
+
 
 @dataclass
 class LiveServer:
@@ -128,7 +152,8 @@ class LiveServer:
     url: str
     output: str  # what it printed at its start
     storage: Path
-    process: subprocess.Popen[str]
+    log: Path  # all that it printed, its log included
+    process: subprocess.Popen[bytes]
 
     @property
     def publishing_token(self) -> str:
@@ -140,45 +165,42 @@ class LiveServer:
 
     @property
     def password(self) -> str:
-        return re.search(r"[Pp]assword:? +(\S+)", self.output)[1]
+        return re.search(r"^ +password +(\S+)$", self.output, re.MULTILINE)[1]
 
     def stop(self, sig: int = signal.SIGTERM, timeout: float = 20) -> int:
+        """Send *sig* and return the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(sig)
-        code = self.process.wait(timeout)
-        self.process.stdout.close()
-        return code
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
 
 def start_server(storage: Path, *flags: str, env: dict[str, str] | None = None) -> LiveServer:
     """Start ``packhouse serve`` on a free port and wait until it says where it listens."""
-    command = [
-        sys.executable,
-        "-c",
-        "import cli; cli.main()",
-        "serve",
-        "--port",
-        "0",
-        "--storage",
-        str(storage),
-        *flags,
-    ]
-    here = Path(__file__).parent.parent
-    environ = {**os.environ, "PYTHONPATH": str(here), "PYTHONUNBUFFERED": "1", **(env or {})}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ, cwd=storage.parent
-    )
-    printed: list[str] = []
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        line = process.stdout.readline()
-        printed.append(line)
-        if match := re.search(r"listening on (http://\S+?)/?\s*$", line, re.IGNORECASE):
-            return LiveServer(match[1], "".join(printed), storage, process)
-        if not line and process.poll() is not None:
-            break
+    command = program("serve", "--port", "0", "--storage", str(storage), *flags)
+    log = storage.with_name(f"{storage.name}-{secrets.token_hex(4)}.log")
+    with log.open("wb") as output:  # a file, since a pipe that nobody empties would stop the server
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=program_environment(**(env or {})),
+            cwd=storage.parent,
+        )
+    deadline = time.monotonic() + START_TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        printed = log.read_text()
+        if match := SERVES.search(printed):
+            return LiveServer(match[1], printed, storage, log, process)
+        time.sleep(0.02)
     process.kill()
-    raise RuntimeError("the server did not start: " + "".join(printed))
+    process.wait()
+    raise RuntimeError(f"the server did not start: {log.read_text()}")
 
 
 @pytest.fixture(scope="session")
