@@ -178,7 +178,7 @@ def _check(where: str, key: str, value: object, file: str = "") -> object:
     try:
         return _converted(key, value)
     except ValueError as error:
-        shown = f"'{value}'" if isinstance(value, Path) else repr(value)
+        shown = repr(str(value) if isinstance(value, Path) else value)
         raise SettingsError(f"{where} must be {error}, not {shown[:200]}") from error
 
 
@@ -229,7 +229,8 @@ def _texts(key: str, value: object) -> tuple[str, ...]:
 
 def _chosen(key: str, text: str) -> str:
     if text not in _CHOICES[key]:
-        raise ValueError(" or ".join(map(repr, _CHOICES[key])))
+        *others, last = map(repr, _CHOICES[key])
+        raise ValueError(f"{', '.join(others)} or {last}")
     return text
 
 
