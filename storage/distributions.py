@@ -6,6 +6,7 @@ Nothing is extracted, nothing large is held in memory, and whatever the bytes ar
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -79,21 +80,31 @@ def read_distribution(
     """
     parsed = parse_filename(filename)
     findings = Findings()
-    parts = _inspect(file, filename, parsed, limits, strict_record, findings)
     _check_claims(parsed, claimed_name, claimed_version, findings)
+    parts = _inspect(file, filename, parsed, limits, strict_record, findings)
     if findings.reasons or parts.metadata is None:
         raise InvalidDistribution(filename, tuple(findings.reasons))
     return _assemble(parsed, parts, parts.metadata, findings)
 
 
-def find_reasons(file: BinaryIO, filename: str, *, limits: Limits, strict_record: bool = True) -> tuple[str, ...]:
-    """Return every reason for which a file would be refused; empty if it would be accepted."""
+def find_reasons(
+    file: BinaryIO,
+    filename: str,
+    *,
+    limits: Limits,
+    strict_record: bool = True,
+    claimed_name: str | None = None,
+    claimed_version: str | None = None,
+) -> tuple[str, ...]:
+    """Return every reason for which :func:`read_distribution` would refuse a file; empty if it would not."""
     findings = Findings()
     parsed = None
     try:
         parsed = parse_filename(filename)
     except InvalidFilename as error:
         findings.refuse(f"{error}.")
+    else:
+        _check_claims(parsed, claimed_name, claimed_version, findings)
     if parsed or filename.endswith((".whl", ".tar.gz", ".zip")):
         _inspect(file, filename, parsed, limits, strict_record, findings)
     return tuple(findings.reasons)
@@ -204,11 +215,7 @@ _NEEDED_BY_INSTALLERS = frozenset({"name", "version", "requires-dist", "requires
 
 def _is_reliable(metadata: CoreMetadata) -> bool:
     """Whether the wheels built from an sdist will say the same to installers as its PKG-INFO (PEP 643)."""
-    return _metadata_version(metadata) >= (2, 2) and _NEEDED_BY_INSTALLERS.isdisjoint(metadata.dynamic)
-
-
-def _metadata_version(metadata: CoreMetadata) -> tuple[int, ...]:
-    return tuple(map(int, metadata.metadata_version.split(".")))
+    return metadata.metadata_level >= (2, 2) and _NEEDED_BY_INSTALLERS.isdisjoint(metadata.dynamic)
 
 
 # --- wheels ---
@@ -231,6 +238,10 @@ def _read_wheel(file: BinaryIO, parts: _Parts, limits: Limits, strict_record: bo
     verify_members(archive, parts.folder, rows, report, findings)
 
 
+# Installed beside the wheel's own folder, such a one would pass for another distribution.
+_SMUGGLED = re.compile(r"[^/]+\.data/(?:purelib|platlib)/[^/]+\.dist-info/", re.IGNORECASE)
+
+
 def _dist_infos(tops: frozenset[str]) -> list[str]:
     return sorted(top for top in tops if top.lower().endswith(".dist-info"))
 
@@ -239,6 +250,7 @@ def _find_dist_info(archive: ZipArchive) -> str:
     folders = _dist_infos(archive.tops())
     if not folders:
         raise Refused("The wheel has no .dist-info folder; build it with a build backend.")
+    folders += [entry.name for entry in archive.entries if _SMUGGLED.match(entry.name)]
     if len(folders) > 1:
         raise Refused(
             f"The wheel has {len(folders)} .dist-info folders, {shorten(folders[1])} is one; it may have one."
@@ -281,7 +293,7 @@ def _read_sdist(file: BinaryIO, filename: str, parts: _Parts, limits: Limits, fi
         raise Refused(
             f"The sdist has {len(contents.tops)} top folders{example}; it needs one, called NAME-VERSION."
         )
-    (parts.folder,) = contents.tops
+    parts.folder = next(iter(contents.tops))
     pkg_info = contents.kept.get(f"{parts.folder}/PKG-INFO")
     if pkg_info is None:
         raise Refused(f"The sdist has no file {shorten(parts.folder)}/PKG-INFO; build it with a build backend.")
@@ -371,7 +383,7 @@ def _check_sdist_name(parsed: DistributionFilename, metadata: CoreMetadata, find
     """Demand what PEP 625 says of everything that is as new as metadata 2.4; older tools did not know it."""
     stem = f"{parsed.project.replace('-', '_')}-{parsed.version}"
     suffix = ".zip" if parsed.filename.endswith(".zip") else ".tar.gz"
-    if metadata.metadata_version >= "2.4" and parsed.filename != stem + suffix:
+    if metadata.metadata_level >= (2, 4) and parsed.filename != stem + suffix:
         findings.refuse(f"The sdist {shorten(parsed.filename)} should be called '{stem}{suffix}' (PEP 625).")
 
 

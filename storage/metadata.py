@@ -63,6 +63,14 @@ class CoreMetadata:
     import_names: tuple[str, ...] | None = None  # None: not said; (): nothing can be imported
     import_namespaces: tuple[str, ...] = ()
 
+    @property
+    def metadata_level(self) -> tuple[int, int]:
+        """Major and minor Metadata-Version, to compare; (0, 0) if it is malformed."""
+        if not _VERSION.fullmatch(self.metadata_version):
+            return (0, 0)
+        major, minor = self.metadata_version.split(".")
+        return (int(major), int(minor))
+
     def to_json(self) -> dict[str, object]:
         """Return the fields that are present, as JSON can carry them."""
         document: dict[str, object] = {}

@@ -96,14 +96,14 @@ def _gunzip(file: BinaryIO, packed: int, limits: Limits) -> Iterator[bytes]:
             unpacked += len(piece)
             check_unpacked_size(unpacked, packed, limits)
             yield piece
-        source.give_back(inflater.unused or source.read())
+        source.give_back(inflater.unused)
         rest = source.read()
         if not rest or rest[0] == 0:
             break
         source.give_back(rest)
     while rest:
         if rest.strip(b"\x00"):
-            raise Refused("The gzip stream is followed by other data; a .tar.gz ends with it.")
+            raise Refused("The gzip stream is followed by other data, or is in too many pieces.")
         rest = source.read()
 
 

@@ -145,7 +145,7 @@ MAX_RECORD = 32 * MIB  # bytes
 _MAX_LINE = 2 * MAX_PATH_LENGTH  # characters; a path with all its quotes doubled
 _STRONG = frozenset({"sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "blake2b", "blake2s"})
 
-Rows = dict[str, tuple[str, str]]  # path -> hash and size as written
+Rows = dict[str, str]  # path -> hash and size as written, with a comma between them
 
 
 def read_record(pieces: Iterable[bytes], limits: Limits, report: Callable[[str], None]) -> Rows:
@@ -162,9 +162,10 @@ def read_record(pieces: Iterable[bytes], limits: Limits, report: Callable[[str],
                 report(f"RECORD has a row of {len(row)} columns; write path, hash and size.")
                 continue
             path = row[0].replace("\\", "/")
-            if rows.setdefault(path, (row[1], row[2])) != (row[1], row[2]):
+            value = f"{row[1]},{row[2]}"
+            if rows.setdefault(path, value) != value:
                 report(f"RECORD lists {shorten(path)} twice, differently.")
-            if len(rows) > 2 * limits.max_archive_members:
+            if len(rows) > limits.max_archive_members:
                 raise Refused("RECORD has more rows than an archive may have members.")
     except csv.Error as error:
         raise Refused(f"RECORD is not valid CSV: {error}.") from error
@@ -230,10 +231,9 @@ def verify_members(
         report(sentence)
 
 
-def _verify(
-    archive: ZipArchive, entry: ZipEntry, row: tuple[str, str] | None, exempt: bool, comparison: _Comparison
-) -> None:
-    algorithm, _, digest = (row[0] if row else "").partition("=")
+def _verify(archive: ZipArchive, entry: ZipEntry, row: str | None, exempt: bool, comparison: _Comparison) -> None:
+    written, _, size = (row or "").rpartition(",")
+    algorithm, _, digest = written.partition("=")
     algorithm = algorithm.lower()
     hasher = hashlib.new(algorithm) if algorithm in _STRONG else None
     for piece in archive.pieces(entry):
@@ -245,7 +245,7 @@ def _verify(
     elif hasher is None:
         if not exempt or algorithm:
             comparison.unhashed.append(entry.name)
-    elif _encode(hasher.digest()) != digest.rstrip("=") or row[1] not in ("", str(entry.size)):
+    elif _encode(hasher.digest()) != digest.rstrip("=") or size not in ("", str(entry.size)):
         comparison.different.append(entry.name)
 
 

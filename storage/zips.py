@@ -88,11 +88,10 @@ class ZipArchive:
     def __init__(self, file: BinaryIO, entries: list[ZipEntry]) -> None:
         self._file = file
         self.entries = entries
-        self._by_name = {entry.name: entry for entry in entries}
 
     def find(self, path: str) -> ZipEntry | None:
         """Return the member at *path*, if there is one."""
-        return self._by_name.get(path)
+        return next((entry for entry in self.entries if entry.name == path), None)
 
     def pieces(self, entry: ZipEntry) -> Iterator[bytes]:
         """Yield the unpacked bytes of *entry*, comparing size and checksum with what the headers say.
@@ -152,6 +151,8 @@ class ZipArchive:
             yield piece
 
     def _inflated(self, entry: ZipEntry) -> Iterator[bytes]:
+        if not entry.packed and not entry.size:
+            return  # Python 2 wrote folders so: "deflated", and not a byte of it
         packed = self._stored(entry)
         inflater = Inflater(lambda: next(packed, b""), -zlib.MAX_WBITS, describe(entry.name))
         yield from inflater.pieces()
