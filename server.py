@@ -42,6 +42,7 @@ BODY_KEY = "packhouse.body"  # environ key of the BodyReceiver that took the who
 RECV_BODY = 256 * KIB  # bytes per recv; waitress's 8 KiB is what limits uploads, by four times
 RECV_HEAD = 16 * KIB  # bytes per recv outside of a body; bounds what a pipelining client leaves with us
 SEND_TURN = 1 * MIB  # bytes sent to one client per turn of the event loop, so that a fast reader starves nobody
+SEND_PIECE = 64 * KIB  # bytes read from a file per send; with waitress's send buffer size most is read many times
 SHARE_FROM = 64 * KIB  # bytes; answers from this size are sent from where they are instead of being copied
 HIGH_WATERMARK = 4 * MIB  # bytes waiting to be sent, above which the application has to wait for the client
 
@@ -370,15 +371,15 @@ class _Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no type
             end = len(head)
         else:
             self.headers_finished = True
-        self._check_head(head[:end])
+        self._check_head(head[:end], earlier)
         self.header_plus = head[:end]
         if self.headers_finished:
             self._parse_head(head[: end - 4])
             self._open_body()
         return end - earlier
 
-    def _check_head(self, head: bytes) -> None:
-        if _FORBIDDEN.search(head):
+    def _check_head(self, head: bytes, checked: int) -> None:
+        if _FORBIDDEN.search(head, max(checked - 1, 0)):  # the last byte may have been a CR without its LF
             raise _bad("The request's head has control characters or lines that do not end in CR LF.")
         line_end = head.find(b"\r\n")
         if (line_end if line_end >= 0 else len(head)) > MAX_REQUEST_LINE:
@@ -392,10 +393,7 @@ class _Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no type
         request_line, *field_lines = head.split(b"\r\n")
         self._parse_fields(field_lines)
         self._parse_request_line(request_line)
-        host = self.headers.get("HOST")
-        if self.version == "1.1" and host is None:
-            raise _bad("A request of HTTP/1.1 needs a Host header.")
-        if host is not None and not _HOST.fullmatch(host):
+        if not _HOST.fullmatch(self.headers.get("HOST", "")):
             raise _bad("The Host header is not a host.")
         tokens = {token.strip() for token in self.headers.get("CONNECTION", "").lower().split(",")}
         self.keep_alive = "close" not in tokens if self.version == "1.1" else "keep-alive" in tokens
@@ -423,6 +421,8 @@ class _Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no type
         if version not in (b"1.0", b"1.1"):
             raise _Refused(_plain("505 HTTP Version Not Supported", "This server speaks HTTP/1.1 and HTTP/1.0."))
         self.command, self.version = method.decode(), version.decode()
+        if self.version == "1.1" and "HOST" not in self.headers:
+            raise _bad("A request of HTTP/1.1 needs a Host header.")
         self.request_uri = target.decode("latin-1")
         self.url_scheme = self.adj.url_scheme
         try:
@@ -492,14 +492,14 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
     """Answers one request, by the application or with the request's error."""
 
     logger = logger
-    close_on_finish = False
+    close_on_finish: bool = False
+    wrote_header: bool = False
 
     def execute(self) -> None:
         """Run the application; whatever it raises before the headers are out is a 500."""
         if self.request.error is not None:
             self._answer(self.request.error)
             return
-        self.logged_write_no_body = self.request.command == "HEAD"  # it may well send what HEAD drops
         try:
             self.request.hand_over(self.get_environment())
             super().execute()
@@ -518,6 +518,24 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
         self.close_on_finish = True
         self.chunked_response = False
         self.write(refusal.body)
+
+    def write(self, data: bytes) -> None:
+        """Queue *data*, behind the headers if it is the first; small answers go out as one packet, not as two."""
+        if not self.complete:
+            raise RuntimeError("the application has to call start_response before it gives a body")
+        head = b"" if self.wrote_header else self.build_response_header()
+        if self.content_length is not None:
+            data = data[: self.content_length - self.content_bytes_written]
+        self.content_bytes_written += len(data)
+        if not self.has_body:
+            data = b""
+        elif data and self.chunked_response:
+            data = b"%X\r\n%b\r\n" % (len(data), data)
+        if head and len(data) >= SHARE_FROM:
+            self.channel.write_soon(head)
+            head = b""
+        self.channel.write_soon(head + data)
+        self.wrote_header = True
 
     def get_environment(self) -> dict[str, Any]:
         """Return the WSGI environ; for a request with a body the one the gate saw."""
@@ -578,6 +596,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     task_class = error_task_class = _Task
 
     request: _Request | None = None  # the one coming in
+    requests: list[_Request]  # the one being answered, or none
     _unparsed = b""  # what came behind the request that is being answered
     _unread = False  # the client may still be sending what nobody wants
     _linger_until: float | None = None  # set while lingering
@@ -587,11 +606,19 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     _begun = 0  # requests
     _window: tuple[object, float, int] = (None, 0.0, 0)  # what we wait for, since when, and bytes moved before
 
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as waitress
+        super().__init__(*args, **options)
+        self.sendbuf_len = SEND_PIECE
+
     # receiving, in the event loop
 
     def readable(self) -> bool:
         """Whether to look for more bytes: not before what we have is answered."""
-        return not self._unparsed and bool(super().readable())
+        return not self._unparsed and self._ready()
+
+    def _ready(self) -> bool:
+        """Whether the next request may begin; asked twice per connection and turn, hence without super()."""
+        return not (self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed)
 
     def recv(self, buffer_size: int) -> bytes:
         """Large pieces for what is large."""
@@ -640,10 +667,9 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
     def writable(self) -> bool:
         """Whether there is something to send, or room to answer what waits in _unparsed."""
-        return bool(super().writable() or self._next_is_here())
-
-    def _next_is_here(self) -> bool:
-        return self._unparsed != b"" and bool(super().readable())
+        if self.total_outbufs_len or self.will_close or self.close_when_flushed:
+            return True
+        return self._unparsed != b"" and not self.requests
 
     def handle_write(self) -> None:
         """Send; then close, lingering, or go on with the next request."""
@@ -654,7 +680,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
                 self._linger()
         else:
             super().handle_write()
-        if self._next_is_here():
+        if self._unparsed and self._ready():
             self.received(b"")
 
     def write_soon(self, data: Any) -> int:  # noqa: ANN401 - bytes or waitress's file wrapper
