@@ -251,8 +251,8 @@ def _day(time: datetime | None) -> str:
     return "" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 class _Progress(NamedTuple):
@@ -499,7 +499,7 @@ def org_delete(name: str, yes: bool) -> None:
     """Delete ORG with all its repositories, their files, and its tokens, for good."""
     registry = _open_registry()
     registry.organization(name)
-    repositories = _counted(len(registry.repositories(name)), "repository").replace("repositorys", "repositories")
+    repositories = _counted(len(registry.repositories(name)), "repository", "repositories")
     _confirm(name, f"the organization {name} with {repositories}", yes)
     registry.delete_organization(name)
     click.echo(f"Deleted the organization {name}.")
@@ -850,7 +850,7 @@ def _print_report(report: Report) -> None:
 # --- check ---
 
 
-@program.command()
+@program.command(short_help="Read every file and name what is damaged, missing or stray.")
 @click.argument("name", metavar="[ORG[/REPO]]", type=_scope_of_work, required=False)
 @click.option("--repair", is_flag=True, help="Rebuild what the artifacts tell; never deletes an artifact.")
 def check(name: tuple[str, str | None] | None, repair: bool) -> None:
