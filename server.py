@@ -15,6 +15,7 @@ import re
 import socket
 import struct
 import termios
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -258,11 +259,11 @@ class _ChunkedBody:
     def _read_line(self, data: bytes, position: int) -> int:
         end = data.find(b"\n", position, position + MAX_CHUNK_LINE) + 1 or position + MAX_CHUNK_LINE
         self._line += data[position:end]
-        if self._line.endswith(b"\r\n"):
+        if len(self._line) > MAX_CHUNK_LINE or re.search(rb"(?<!\r)\n", self._line):
+            raise _bad("A line of the chunked body is too long or does not end in CR LF.")
+        if self._line.endswith(b"\n"):
             line, self._line = self._line[:-2], b""
             self._take(line)
-        elif self._line.endswith(b"\n") or len(self._line) > MAX_CHUNK_LINE:
-            raise _bad("A line of the chunked body is too long or does not end in CR LF.")
         return min(end, len(data))
 
     def _take_size(self, line: bytes) -> None:
@@ -805,6 +806,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.options = options
         self.map: dict[int, Any] = {}
         self.stopping = False
+        self._trigger_lock = threading.RLock()  # a signal handler may come in between
         self._accept_again = 0.0
         self._look_again = 0.0
         adjustments = Adjustments(
@@ -840,8 +842,9 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     def pull_trigger(self) -> None:
         """Wake the event loop, if it is still there: its pipe's descriptor may be another file by now."""
-        if not self.trigger._closed:
-            super().pull_trigger()
+        with self._trigger_lock:
+            if not self.trigger._closed:
+                super().pull_trigger()
 
     def stop_accepting(self) -> None:
         """Close the listening socket; connections stay."""
@@ -870,4 +873,5 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         for channel in list(self.active_channels.values()):
             channel.handle_close()
         self.task_dispatcher.shutdown(timeout=1)
-        self.trigger.close()
+        with self._trigger_lock:
+            self.trigger.close()
