@@ -91,6 +91,10 @@ class RepositoryTree:
         """The folder of the download counts."""
         return self.root / "downloads"
 
+    def download_counts(self, project: NormalizedName) -> Path:
+        """How often each file of a project was downloaded, by day."""
+        return self.root / "downloads" / f"{project}.json"
+
     @property
     def events_file(self) -> Path:
         """What happened in this repository."""

@@ -8,13 +8,19 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from packaging.utils import NormalizedName
+
+from storage.catalog import Catalog
+from storage.downloads import DownloadCounter, drop_downloads
 from storage.errors import (
     AlreadyExists,
     InvalidName,
+    InvalidValue,
     OrganizationNotFound,
     RepositoryNotFound,
     StorageDamaged,
@@ -42,13 +48,15 @@ from storage.limits import Limits
 from storage.names import check_organization_slug, check_repository_slug, is_slug
 from storage.repository import Repository, RepositorySettings
 from storage.rights import Caller
-from storage.sidecars import format_time, new_id, now
+from storage.sidecars import Actor, Sidecar, format_time, new_id, now
 from storage.tokens import TokenStore
+from storage.uploads import copy_into
 from storage.users import UserStore
 
 log = logging.getLogger("packhouse.storage")
 
 FORMAT_VERSION = 1
+KEPT_CATALOGS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ class Registry:
         self.lock_timeout = lock_timeout  # seconds
         self.users = UserStore(self.tree)
         self.tokens = TokenStore(self.tree)
+        self.downloads = DownloadCounter()
+        self._catalogs: dict[Path, Catalog] = {}
         make_directory(root)
         if not is_regular(self.tree.registry_file):
             with lock(self.tree.lock_file, "the storage", lock_timeout):
@@ -217,6 +227,35 @@ class Registry:
         # Before the folder: a token must never open a later repository of the same name.
         self._revoke_tokens(org, repo)
         self._remove(repository.tree.root, self.tree.organization(org))
+
+    def catalog(self, repository: Repository) -> Catalog:
+        """Return the list of all files of a repository, as far as this process has seen them."""
+        root = repository.tree.root
+        if root not in self._catalogs and len(self._catalogs) >= KEPT_CATALOGS:
+            self._catalogs.pop(next(iter(self._catalogs)), None)
+        return self._catalogs.setdefault(root, Catalog(repository.tree))
+
+    def promote_file(
+        self, source: Repository, destination: Repository, project: NormalizedName, filename: str, actor: Actor
+    ) -> Sidecar:
+        """Move a file to another repository, never losing it on the way: there first, then gone here.
+
+        It goes to the source's trash, so its name stays taken there; its download counts are forgotten.
+
+        :raises FileNotFound: if it is not there, or damaged.
+        :raises FileAlreadyExists, ProjectClosed: if the destination cannot take it.
+        """
+        if source.tree == destination.tree:
+            raise InvalidValue("destination", "must be another repository")
+        _, content = source.open_file(project, filename)
+        with content, closing(destination.receive()) as incoming:
+            copy_into(incoming, content)
+            moved = destination.add_file(
+                incoming, filename, actor, attestations=source.attestations(project, filename)
+            )
+        source.delete_file(project, filename, actor)
+        drop_downloads(source.tree, project, filename)
+        return moved.sidecar
 
     # --- people ---
 

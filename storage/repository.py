@@ -34,7 +34,7 @@ from storage.files import (
     read_json,
     replace_file,
 )
-from storage.layout import RepositoryTree
+from storage.layout import ATTESTATIONS_SUFFIX, RepositoryTree
 from storage.limits import Limits
 from storage.names import parse_filename
 from storage.placing import place_file, withdraw_file
@@ -182,6 +182,15 @@ class Repository:
         if hashlib.sha256(content).hexdigest() != file.core_metadata_sha256:
             raise FileNotFound(f"{filename}.metadata")
         return file, content
+
+    def attestations(self, project: NormalizedName, filename: str) -> bytes | None:
+        """Return the PEP 740 attestations of a file, verbatim as they were uploaded; None if there are none."""
+        find_file(self.tree, project, filename)
+        try:
+            with open_regular(self.tree.companion(project, filename, ATTESTATIONS_SUFFIX)) as source:
+                return source.read()
+        except FileNotFoundError:
+            return None
 
     # --- publishing ---
 

@@ -1,0 +1,115 @@
+"""Download counts: kept for each file and day, without a write in the way of a download.
+
+A count is noted in memory and written by a thread within a second: ``kill -9`` loses at most a second's worth.
+On disk: ``downloads/{project}.json``, an object of file names, each an object of days and numbers. Many processes
+may write: each adds what it has noted, under a lock.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections import Counter
+from datetime import UTC, date, datetime
+from typing import Any
+
+from packaging.utils import NormalizedName
+
+from storage.damage import report_damage
+from storage.errors import StorageBusy
+from storage.files import encode_json, is_directory, lock, put_file, read_json
+from storage.layout import RepositoryTree
+
+log = logging.getLogger("packhouse.storage")
+
+FLUSH_INTERVAL = 0.5  # seconds
+
+Note = tuple[RepositoryTree, NormalizedName, str, str]  # where, project, file name, day
+
+
+def downloads_of(tree: RepositoryTree, project: NormalizedName, filename: str) -> dict[date, int]:
+    """Return how often a file was downloaded, for each day with downloads (UTC)."""
+    return {date.fromisoformat(day): count for day, count in _read(tree, project).get(filename, {}).items()}
+
+
+def drop_downloads(tree: RepositoryTree, project: NormalizedName, filename: str) -> None:
+    """Forget the counts of a file, which has moved to another repository."""
+    with lock(tree.lock_file(f".downloads-{project}"), f"the counts of {project!r}"):
+        counts = _read(tree, project)
+        if counts.pop(filename, None) is not None:
+            put_file(tree.download_counts(project), encode_json(counts), temporary=tree.temporary)
+
+
+class DownloadCounter:
+    """Takes notes of downloads and writes them down from a thread of its own."""
+
+    def __init__(self) -> None:
+        """Start with no notes; the thread starts with the first one, in the process that takes it."""
+        self._notes: Counter[Note] = Counter()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._process = 0  # id of the process whose thread is running
+
+    def count(self, tree: RepositoryTree, project: NormalizedName, filename: str) -> None:
+        """Note that a whole file is being sent; never waits for the disk."""
+        with self._lock:
+            self._notes[(tree, project, filename, datetime.now(UTC).date().isoformat())] += 1
+            if self._process != os.getpid():
+                self._process = os.getpid()
+                threading.Thread(target=self._run, name="download counts", daemon=True).start()
+                atexit.register(self.flush)
+        self._wake.set()
+
+    def flush(self) -> None:
+        """Write down all notes; what cannot be written now is kept for the next time."""
+        with self._lock:
+            notes, self._notes = self._notes, Counter()
+        by_project: dict[tuple[RepositoryTree, NormalizedName], Counter[tuple[str, str]]] = {}
+        for (tree, project, filename, day), number in notes.items():
+            by_project.setdefault((tree, project), Counter())[filename, day] += number
+        for (tree, project), numbers in by_project.items():
+            try:
+                _add(tree, project, numbers)
+            except (OSError, StorageBusy) as error:
+                log.warning("download counts of %s could not be written yet: %s", project, error)
+                with self._lock:
+                    if is_directory(tree.root):  # or else the repository is gone, and its counts with it
+                        self._notes.update({(tree, project, *key): number for key, number in numbers.items()})
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            self.flush()
+            threading.Event().wait(FLUSH_INTERVAL)
+
+
+def _add(tree: RepositoryTree, project: NormalizedName, numbers: Counter[tuple[str, str]]) -> None:
+    with lock(tree.lock_file(f".downloads-{project}"), f"the counts of {project!r}"):
+        counts = _read(tree, project)
+        for (filename, day), number in numbers.items():
+            days = counts.setdefault(filename, {})
+            days[day] = days.get(day, 0) + number
+        put_file(tree.download_counts(project), encode_json(counts), temporary=tree.temporary)
+
+
+def _read(tree: RepositoryTree, project: NormalizedName) -> dict[str, dict[str, int]]:
+    path = tree.download_counts(project)
+    try:
+        return _checked(read_json(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError as error:
+        report_damage(path, f"does not parse ({error}); its counts start anew")
+        return {}
+
+
+def _checked(document: dict[str, Any]) -> dict[str, dict[str, int]]:
+    for days in document.values():
+        for day, number in days.items() if isinstance(days, dict) else [("", None)]:
+            date.fromisoformat(day)
+            if type(number) is not int:
+                raise ValueError("not a number of downloads")
+    return document
