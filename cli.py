@@ -166,7 +166,7 @@ class _Program(_Group):
         sys.exit(status if isinstance(status, int) else 0)
 
 
-@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("packhouse", cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(SERVER_VERSION, prog_name="packhouse", message="%(prog)s %(version)s")
 def program() -> None:
     """Packhouse, a self-hosted registry of Python packages.
@@ -309,7 +309,7 @@ def _open_registry(settings: Settings | None = None, *, make: bool = False) -> R
 
 
 def _holds_anything(folder: Path) -> bool:
-    return folder.is_dir() and any(not entry.name.startswith(".") for entry in os.scandir(folder))
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 def _hash_password(password: str) -> str:

@@ -116,7 +116,7 @@ class AlreadyExists(Conflict):
         self.kind, self.name = kind, name
 
     def __str__(self) -> str:
-        return f"there is already a {self.kind} {self.name!r}; choose another name"
+        return f"the {self.kind} {self.name!r} exists already; choose another name"
 
 
 class FileAlreadyExists(Conflict):
@@ -168,7 +168,7 @@ class InvalidName(Invalid):
         self.kind, self.name, self.rule = kind, name, rule
 
     def __str__(self) -> str:
-        return f"{shorten(self.name)} cannot be a {self.kind}: {self.rule}"
+        return f"{shorten(self.name)} is not an allowed {self.kind}: {self.rule}"
 
 
 class InvalidFilename(Invalid):
