@@ -296,6 +296,7 @@ _VERSION = re.compile(r"[12]\.[0-9]{1,3}", re.ASCII)
 MAX_REQUIREMENT = 16_384  # characters of one Requires-Dist, Requires-Python or License-Expression
 MAX_REQUIREMENTS = 2_000_000  # characters of all Requires-Dist; reading that many takes some three seconds
 MAX_NESTING = 50  # parentheses in each other; the parsers call themselves for each
+_LONG_NUMBER = re.compile(r"[0-9]{300}")  # packaging compares numbers only later, int() refuses 4,300 digits
 MAX_CONTENT_TYPE = 200  # characters
 MAX_SUMMARY = 512  # characters; PyPI's limit
 
@@ -370,8 +371,8 @@ def _check_requirements(values: Values, where: str, findings: Findings) -> None:
 
 
 def _is_parsable(text: str) -> bool:
-    """Whether *text* is short and flat enough for a parser that calls itself."""
-    if len(text) > MAX_REQUIREMENT:
+    """Whether *text* is short and flat enough for parsers that call themselves, with numbers that int() takes."""
+    if len(text) > MAX_REQUIREMENT or _LONG_NUMBER.search(text):
         return False
     depth = deepest = 0
     for bracket in re.findall(r"[()\[\]]", text):
