@@ -1,15 +1,15 @@
 """Packhouse over HTTP: every route. In order.
 
-who is asking  identify, open_repository, the rule of every view
-forms          UploadForm, taken apart while it arrives
+admission      who may, before any view; the rest of it is in web/access.py
 simple index   GET  /<org>/<repo>/pypi/simple/...          pip, uv
 files          GET  /<org>/<repo>/pypi/files/...           pip, uv
 uploads        POST /<org>/<repo>/pypi/legacy/             twine, uv
 package API         /api/v1/...                            curl, scripts
 pages          GET  /<org>/<repo>/packages/...             people
 health         GET  /healthz
-errors         STATUS, answer_error
 the app        create_app(settings, registry), make_gate(app)
+
+Parts that are no routes are in ``web/``: access, forms, errors, the objects of packagecloud's API.
 
 A view reads as four steps: who may, what was asked, one call into ``storage``, one answer. "Who may" is its
 :func:`needs`; a view without one stops the start.
@@ -25,9 +25,8 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
@@ -39,7 +38,6 @@ from flask import (
     Blueprint,
     Flask,
     Response,
-    current_app,
     g,
     jsonify,
     redirect,
@@ -48,8 +46,6 @@ from flask import (
     url_for,
 )
 from flask.typing import ResponseReturnValue
-from flask_httpauth import HTTPBasicAuth, HTTPTokenAuth
-from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from packaging.utils import NormalizedName
@@ -59,45 +55,28 @@ from werkzeug.exceptions import (
     Gone,
     HTTPException,
     NotAcceptable,
-    RequestEntityTooLarge,
-    TooManyRequests,
     Unauthorized,
 )
 from werkzeug.http import parse_accept_header, parse_range_header
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.sansio.multipart import Data, Field, MultipartDecoder, NeedData
-from werkzeug.sansio.multipart import File as FilePart
-from werkzeug.security import check_password_hash, generate_password_hash
 from werkzeug.wsgi import wrap_file
 
-from server import BODY_KEY, BodyReceiver, Refusal
+from server import BodyReceiver, Refusal
 from settings import Settings
 from storage.catalog import CatalogEntry
 from storage.distributions import name_from_content
 from storage.downloads import downloads_of
 from storage.errors import (
     AlreadyExists,
-    Conflict,
-    Denied,
-    FileAlreadyExists,
     FileNotFound,
     FileTooLarge,
-    Invalid,
-    InvalidDistribution,
-    InvalidFilename,
     InvalidName,
     InvalidValue,
     NotFound,
     ReleaseNotFound,
-    RepositoryNotFound,
-    StorageDamaged,
     StorageError,
-    StorageFull,
-    Unavailable,
-    UserNotFound,
     shorten,
 )
-from storage.files import as_storage_error
 from storage.names import WINDOWS_DEVICES, normalize_project, parse_version, slugify
 from storage.publishing import Claims
 from storage.registry import Registry
@@ -108,6 +87,20 @@ from storage.simple import ProjectDetail
 from storage.statuses import parse_status
 from storage.tokens import Scope
 from storage.uploads import Incoming
+from web.access import (
+    NO_CREDENTIAL,
+    RULES,
+    base_url,
+    identify,
+    needs,
+    open_repository,
+    registry,
+    rule_of_request,
+    settings,
+)
+from web.errors import answer_error
+from web.forms import NoFile, UploadForm, open_form, received_form
+from web.packagecloud import fragment, package_details, repository_json
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -119,7 +112,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("packhouse")
 
-View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
 
 pypi = Blueprint("pypi", __name__, url_prefix="/<org>/<repo>/pypi")
 api = Blueprint("api", __name__, url_prefix="/api/v1/repos/<org>/<repo>")
@@ -127,152 +119,7 @@ registries = Blueprint("registries", __name__, url_prefix="/api/v1")
 pages = Blueprint("pages", __name__)
 
 
-def registry() -> Registry:
-    """The registry that the running app serves."""
-    served: Registry = current_app.config["REGISTRY"]
-    return served
-
-
-def settings() -> Settings:
-    """The settings of the running app."""
-    given: Settings = current_app.config["SETTINGS"]
-    return given
-
-
-# --- who is asking ---
-
-REALM = "packhouse"
-CHALLENGE = f'Basic realm="{REALM}", charset="UTF-8"'
-NO_CREDENTIAL = "a credential is needed: send a token as the user name or the password, or as a bearer token"
-BAD_CREDENTIAL = "this credential is not valid: it is misspelled, revoked or expired"
-
-basic_auth = HTTPBasicAuth(realm=REALM)
-bearer_auth = HTTPTokenAuth("Bearer", realm=REALM)
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What a view demands before it runs."""
-
-    scope: Scope | None  # on the repository in the address; None: nothing is demanded
-    upload_fields: tuple[str, ...] = ()  # names of the part that holds a file, for views that take uploads
-
-
-RULES: dict[object, Rule] = {}  # by view function
-
-
-def needs(scope: Scope | None, *, upload: tuple[str, ...] = ()) -> Callable[[View], View]:
-    """Declare who may use a view; *upload* names the form parts in which it takes a file."""
-
-    def declare(view: View) -> View:
-        RULES[view] = Rule(scope, upload)
-        return view
-
-    return declare
-
-
-def rule_of_request() -> Rule | None:
-    """The rule of the view that was asked for; None if there is no such view."""
-    view = current_app.view_functions.get(request.endpoint or "")
-    return RULES.get(view) if view is not None else None
-
-
-@basic_auth.verify_password  # type: ignore[untyped-decorator]
-def caller_of_basic(username: str, password: str) -> Caller | None:
-    """Accept a token as the user name, a token as the password of anybody, or a person's password."""
-    caller = registry().caller_of_token(password or username)
-    if caller is None and username and password and not password.startswith("pkh_"):
-        caller = caller_of_password(username, password)
-    return caller
-
-
-@bearer_auth.verify_token  # type: ignore[untyped-decorator]
-def caller_of_bearer(token: str) -> Caller | None:
-    """Accept a token."""
-    return registry().caller_of_token(token)
-
-
-def identify() -> Caller | None:
-    """Return who sends this request; None if no credential came.
-
-    :raises Unauthorized: if one came that is not good.
-    """
-    scheme, _, _ = request.headers.get("Authorization", "").partition(" ")
-    if "Authorization" not in request.headers:
-        return None
-    auth = {"basic": basic_auth, "bearer": bearer_auth}.get(scheme.lower())
-    credential = auth.get_auth() if auth is not None else None
-    caller: Caller | None = auth.authenticate(credential, None) if auth is not None and credential else None
-    if caller is None:
-        raise Unauthorized(BAD_CREDENTIAL)
-    if caller.token is not None:
-        registry().tokens.note_use(caller.token, request.remote_addr or "", request.headers.get("User-Agent", ""))
-    return caller
-
-
-FAILURES = RateLimitItemPerMinute(10)  # contract.md section 3
-# What a password that belongs to nobody is compared with, so that the answer takes as long.
-_NOBODYS_HASH = generate_password_hash("")
-
-
-def caller_of_password(username: str, password: str) -> Caller | None:
-    """Return the person with that password; None if there is none.
-
-    :raises TooManyRequests: after ten failures in a minute from this address or for this user.
-    """
-    failures: MovingWindowRateLimiter = current_app.config["FAILURES"]
-    keys = (f"address:{request.remote_addr}", f"user:{username[:100]}")
-    if not all(failures.test(FAILURES, key) for key in keys):
-        raise TooManyRequests("too many failed sign-ins; wait a minute", retry_after=60)
-    try:
-        user = registry().users.get(username)
-    except UserNotFound:
-        user = None
-    try:
-        good = check_password_hash(user.password_hash if user else _NOBODYS_HASH, password)
-    except ValueError as error:
-        log.error("the password hash of user %s is damaged: %s", username, error)
-        good = False
-    if user is not None and good:
-        return Caller(None, user)
-    for key in keys:
-        failures.hit(FAILURES, key)
-    return None
-
-
-def open_repository(org: str, repo: str, scope: Scope) -> Repository:
-    """Return the repository if the caller may do *scope* there: the table of contract.md section 3.
-
-    :raises Unauthorized: if a credential is needed and none came.
-    :raises RepositoryNotFound: if it is not there, or it is private and not the caller's to read: alike.
-    :raises ScopeMissing: if the caller may read there, but not do this.
-    """
-    caller: Caller | None = g.caller
-    held = caller.scopes(org, repo) if caller is not None else frozenset()
-    repository, private = find_repository(org, repo)
-    if private and caller is None:
-        raise Unauthorized(NO_CREDENTIAL)
-    if repository is None:
-        raise RepositoryNotFound(org, repo)
-    if scope in held or (scope is Scope.READ_PACKAGES and not private):
-        return repository
-    if caller is None:
-        raise Unauthorized(NO_CREDENTIAL)
-    if private and Scope.READ_PACKAGES not in held:
-        raise RepositoryNotFound(org, repo)
-    raise ScopeMissing(scope, f"{org}/{repo}")
-
-
-def find_repository(org: str, repo: str) -> tuple[Repository | None, bool]:
-    """Return the repository, if it is there and whole, and whether to treat it as private."""
-    try:
-        repository = registry().repository(org, repo)
-        return repository, repository.settings.private
-    except RepositoryNotFound:
-        return None, True
-    except StorageDamaged as error:
-        log.error("%s", error)
-        return None, True
+# --- admission ---
 
 
 @pypi.url_value_preprocessor
@@ -305,166 +152,6 @@ def name_repository(endpoint: str, values: dict[str, Any]) -> None:
     if repository is not None:
         values.setdefault("org", repository.org)
         values.setdefault("repo", repository.slug)
-
-
-LOOPBACK = re.compile(r"(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(:\d{1,5})?", re.ASCII)
-
-
-def base_url() -> str:
-    """The URL that links and snippets start with (contract.md section 5); no slash at its end."""
-    if settings().public_url:
-        return settings().public_url
-    host = request.host
-    if LOOPBACK.fullmatch(host) or host in settings().hosts or host.rpartition(":")[0] in settings().hosts:
-        return f"{request.scheme}://{host}"
-    return f"http://{settings().host}:{settings().port}"
-
-
-# --- forms ---
-
-MAX_BOUNDARY = 200  # bytes; RFC 2046 allows 70
-MAX_PART_HEAD = 64 * 1024  # bytes between two parts: boundary and headers
-CHUNK = 256 * 1024  # bytes
-
-
-class UploadForm:
-    """A ``multipart/form-data`` body, taken apart while it arrives; its file goes straight into the storage.
-
-    What is wrong with it is remembered and raised by :meth:`finish`, since :meth:`write` runs in the server's event
-    loop, where nobody could answer.
-    """
-
-    def __init__(
-        self, boundary: bytes, file_fields: tuple[str, ...], repository: Repository, limits: Settings
-    ) -> None:
-        """Expect a file for *repository* in a part called as one of *file_fields*."""
-        self.fields: dict[str, list[str]] = {}
-        self.incoming: Incoming | None = None
-        self._decoder = MultipartDecoder(boundary, max_parts=limits.max_form_parts)
-        self._file_fields = file_fields
-        self._repository = repository
-        self._room = limits.max_form_size  # bytes of text that may still come
-        self._part: Field | FilePart | None = None
-        self._text = bytearray()
-        self._complete = False
-        self._error: Exception | None = None
-
-    def write(self, data: bytes | memoryview) -> bool:
-        """Take the next bytes; False when nothing more is of use."""
-        if self._error is None:
-            try:
-                self._decode(bytes(data))
-            except (HTTPException, StorageError, OSError) as error:
-                self._error = error
-            except ValueError as error:  # from the decoder
-                self._error = BadRequest(f"the form is malformed: {error}")
-        return self._error is None
-
-    def finish(self) -> None:
-        """Look back after the last byte.
-
-        :raises BadRequest: if the form was malformed or incomplete.
-        :raises RequestEntityTooLarge, FileTooLarge, OSError: if it was too large, or could not be stored.
-        """
-        if self._error is not None:
-            raise self._error
-        if not self._complete:
-            raise BadRequest("the form ends in the middle; send it again")
-
-    def text(self, field: str) -> str | None:
-        """The text of a field; None if it is absent or empty, which is the same to clients (specs.md 3.1).
-
-        :raises BadRequest: if it was sent twice with different texts.
-        """
-        texts = {text for text in self.fields.get(field, ()) if text}
-        if len(texts) > 1:
-            raise BadRequest(f"the field {field!r} stands in the form more than once")
-        return texts.pop() if texts else None
-
-    def close(self) -> None:
-        """Drop what was stored for the form; may be called again."""
-        if self.incoming is not None:
-            self.incoming.close()
-
-    def _decode(self, data: bytes) -> None:
-        self._decoder.receive_data(data)
-        while not isinstance(event := self._decoder.next_event(), NeedData):
-            if isinstance(event, (Field, FilePart)):
-                self._begin(event)
-            elif isinstance(event, Data):
-                self._take(event)
-        self._complete = self._decoder.state.name == "EPILOGUE"
-        if self._decoder.state.name not in ("DATA", "DATA_START") and len(self._decoder.buffer) > MAX_PART_HEAD:
-            raise BadRequest(
-                "the form is malformed: a part has no end of its headers, or something follows the form"
-            )
-
-    def _begin(self, part: Field | FilePart) -> None:
-        if not isinstance(part.name, str):
-            raise BadRequest("the form is malformed: a part has no name")
-        self._part = part
-        self._text.clear()
-        if isinstance(part, FilePart) and part.name in self._file_fields:
-            if self.incoming is not None:
-                raise BadRequest("the form has two files; send one file in each request")
-            self.incoming = self._repository.receive()
-            self.incoming.filename = part.filename
-
-    def _take(self, event: Data) -> None:
-        part = self._part
-        if isinstance(part, FilePart) and part.name in self._file_fields and self.incoming is not None:
-            self.incoming.write(event.data)
-            return
-        self._room -= len(event.data)
-        if self._room < 0:
-            raise RequestEntityTooLarge("the text of the form is too large")
-        self._text += event.data
-        if not event.more_data and part is not None:
-            self.fields.setdefault(part.name, []).append(self._text.decode("utf-8", "replace"))
-
-
-def boundary_of(content_type: str) -> bytes | None:
-    """The boundary of a ``multipart/form-data`` body; None if *content_type* is something else."""
-    mimetype, options = request.mimetype, request.mimetype_params
-    boundary = options.get("boundary", "").encode("latin-1", "replace")
-    if mimetype != "multipart/form-data" or not 0 < len(boundary) <= MAX_BOUNDARY:
-        return None
-    return boundary
-
-
-def open_form(repository: Repository, rule: Rule) -> UploadForm | None:
-    """The receiver for the body of this request; None if it is no form with a file."""
-    boundary = boundary_of(request.headers.get("Content-Type", ""))
-    if boundary is None:
-        return None
-    return UploadForm(boundary, rule.upload_fields, repository, settings())
-
-
-@contextmanager
-def received_form(repository: Repository) -> Iterator[UploadForm]:
-    """Yield the form of this request, whole; the server has received it, or else it is read here and now.
-
-    :raises BadRequest: if it is malformed, or no form.
-    """
-    rule = rule_of_request()
-    form = request.environ.get(BODY_KEY) or (open_form(repository, rule) if rule is not None else None)
-    if not isinstance(form, UploadForm):
-        raise NoFile
-    try:
-        if BODY_KEY not in request.environ:
-            while (chunk := request.stream.read(CHUNK)) and form.write(chunk):
-                pass
-        form.finish()
-        yield form
-    finally:
-        form.close()
-
-
-class NoFile(Invalid):
-    """The request holds no file part."""
-
-    def __str__(self) -> str:
-        return "the request holds no file: send it as the part that the address expects, in multipart/form-data"
 
 
 # --- simple index ---
@@ -811,99 +498,6 @@ def name_of_upload(incoming: Incoming) -> str:
     return incoming.filename
 
 
-def package_details(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
-    """Return packagecloud's PackageDetails of a file (specs.md 5.5)."""
-    file, metadata, digests = sidecar.file, sidecar.metadata, sidecar.digests
-    return {
-        "name": file.project,
-        "distro_version": "python",
-        "architecture": None,
-        "repository": repository.slug,
-        "size": str(file.size),
-        "summary": metadata.summary,
-        "filename": file.filename,
-        "description": metadata.description,
-        "licenses": licenses(sidecar),
-        "version": file.version,
-        "type": "python",
-        "dependencies": dependencies(sidecar),
-        "md5sum": digests.md5,
-        "sha1sum": digests.sha1,
-        "sha256sum": digests.sha256,
-        "sha512sum": digests.sha512,
-        "private": repository.settings.private,
-        "uploader_name": uploader_name(sidecar),
-        "created_at": sidecar.file.upload_time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{millisecond(sidecar):03d}Z",
-        "release": None,
-        "epoch": None,
-        "scope": None,
-        "indexed": True,
-        "total_downloads_count": sum(downloads_of(repository.tree, file.project, file.filename).values()),
-        **package_addresses(repository, sidecar),
-    }
-
-
-def package_addresses(repository: Repository, sidecar: Sidecar) -> dict[str, str]:
-    """Return where to read more of a file, and what can be done with it: paths, but one full URL (specs.md 5.1)."""
-    file = sidecar.file
-    quoted = quote(file.filename)
-    root = f"/api/v1/repos/{repository.org}/{repository.slug}"
-    version = f"{root}/package/python/{file.project}/{quote(file.version)}"
-    html = f"/{repository.org}/{repository.slug}/packages/python/{quoted}"
-    return {
-        "repository_url": root,
-        "repository_html_url": f"/{repository.org}/{repository.slug}",
-        "package_url": f"{version}.json?filename={quoted}",
-        "self_url": f"{version}.json?filename={quoted}",
-        "versions_url": f"{root}/package/python/{file.project}/versions.json",
-        "promote_url": f"{root}/python/1/{quoted}/promote.json",
-        "destroy_url": f"{root}/python/1/{quoted}",
-        "package_html_url": html,
-        "download_url": f"{base_url()}{html}/download",
-        "downloads_count_url": f"{version}/stats/downloads/count.json?filename={quoted}",
-        "downloads_detail_url": f"{version}/stats/downloads/detail.json?filename={quoted}",
-        "downloads_series_url": f"{version}/stats/downloads/series/daily.json?filename={quoted}",
-    }
-
-
-def millisecond(sidecar: Sidecar) -> int:
-    """The thousandths of a second in the upload time."""
-    return sidecar.file.upload_time.microsecond // 1000
-
-
-def uploader_name(sidecar: Sidecar) -> str:
-    """Who published a file, in a word or two."""
-    return sidecar.uploader.description or sidecar.uploader.id or str(sidecar.uploader)
-
-
-SHORT_LICENSE = 100  # characters; a longer License field is a whole licence
-
-
-def licenses(sidecar: Sidecar) -> list[str]:
-    """The licences that a file's metadata names (specs.md 8.7)."""
-    metadata = sidecar.metadata
-    if metadata.license_expression:
-        return [metadata.license_expression]
-    classified = [c.rpartition(" :: ")[2] for c in metadata.classifiers if c.startswith("License :: ")]
-    if classified:
-        return classified
-    text = metadata.license or ""
-    return [text] if text and "\n" not in text and len(text) <= SHORT_LICENSE else []
-
-
-def dependencies(sidecar: Sidecar) -> list[dict[str, Any]] | None:
-    """What a file depends on, by packagecloud's contexts; None if on nothing."""
-    metadata = sidecar.metadata
-    by_context: dict[str, Iterable[str]] = {
-        "requires": metadata.requires,
-        "requires-dist": metadata.requires_dist,
-        "requires-external": metadata.requires_external,
-        "requires-extra": metadata.provides_extra,
-        "requires-python": [metadata.requires_python] if metadata.requires_python else [],
-    }
-    return [{"context": key, "dependencies": list(held)} for key, held in by_context.items() if held] or None
-
-
 PAGE_SIZE, MAX_PAGE_SIZE = 30, 100  # items; specs.md 5.1
 
 
@@ -1197,38 +791,6 @@ def show_repository(repository: Repository) -> ResponseReturnValue:
     return jsonify(repository_json(repository))
 
 
-def repository_json(repository: Repository) -> dict[str, Any]:
-    """Return packagecloud's Repository (specs.md 5.5)."""
-    held = repository.settings
-    entries = registry().catalog(repository).newest_first()
-    count = len(entries)
-    return {
-        "name": repository.slug,
-        "created_at": held.created_at,
-        "url": f"{base_url()}/{repository.org}/{repository.slug}",
-        "last_push_human": time_ago(entries[0].upload_time) if entries else "never",
-        "package_count_human": f"{count} package{'' if count == 1 else 's'}",
-        "private": held.private,
-        "fqname": f"{repository.org}/{repository.slug}",
-    }
-
-
-def time_ago(when: datetime) -> str:
-    """Say how long ago *when* was: "3 days ago"."""
-    seconds = max(0, int((datetime.now(UTC) - when).total_seconds()))
-    for unit, length in (
-        ("year", 31_536_000),
-        ("month", 2_592_000),
-        ("day", 86_400),
-        ("hour", 3600),
-        ("minute", 60),
-    ):
-        if seconds >= length:
-            number = seconds // length
-            return f"{number} {unit}{'' if number == 1 else 's'} ago"
-    return "just now"
-
-
 def requested_fields(wrapper: str = "") -> dict[str, str]:
     """Return the fields of a small request, which come as a form or as JSON, within *wrapper* or not.
 
@@ -1288,19 +850,6 @@ def fragment_of_entry(repository: Repository, entry: CatalogEntry) -> dict[str, 
     return fragment(repository, repository.sidecar(entry.project, entry.filename))
 
 
-# What a PackageDetails has, and a PackageFragment has not.
-NO_FRAGMENT = {
-    *("repository", "size", "summary", "description", "licenses", "dependencies", "total_downloads_count"),
-    *("md5sum", "sha1sum", "sha512sum", "repository_url", "self_url", "versions_url"),
-}
-
-
-def fragment(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
-    """Return packagecloud's PackageFragment of a file (specs.md 5.5)."""
-    details = package_details(repository, sidecar)
-    return {key: value for key, value in details.items() if key not in NO_FRAGMENT}
-
-
 # --- pages ---
 
 
@@ -1325,117 +874,6 @@ def healthz() -> ResponseReturnValue:
     """Whether the storage can be read."""
     registry().organizations()
     return Response("ok\n", content_type="text/plain; charset=utf-8")
-
-
-# --- errors ---
-
-# What each kind of storage error answers, the first that fits; roads differ only in form (contract.md section 4).
-STATUS: list[tuple[type[Exception], HTTPStatus]] = [
-    (NotFound, HTTPStatus.NOT_FOUND),
-    (FileTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    (Conflict, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (Invalid, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (Denied, HTTPStatus.FORBIDDEN),
-    (StorageFull, HTTPStatus.INSUFFICIENT_STORAGE),
-    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
-    (StorageDamaged, HTTPStatus.SERVICE_UNAVAILABLE),
-]
-RETRY_AFTER = "10"  # seconds
-
-
-def answer_error(error: Exception) -> Response:
-    """Answer *error* in the client's form: JSON for the API, a reason phrase for uploaders, else a line of text."""
-    if isinstance(error, OSError):
-        log.error("%s %s: %s", request.method, request.path, error)
-        error = as_storage_error(error)
-    status = status_of(error)
-    if request.path.startswith("/api/"):
-        response = jsonify(v1_error(error, status))
-        response.status_code = status
-    elif request.blueprint == "pypi" and request.method == "POST":
-        response = legacy_error(error, status)
-    else:
-        response = Response(f"{sentence_of(error)}\n", status, content_type="text/plain; charset=utf-8")
-    if isinstance(error, HTTPException):
-        keep = ("allow", "retry-after", "content-range")
-        response.headers.extend((name, value) for name, value in error.get_headers() if name.lower() in keep)
-    if status == HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = CHALLENGE
-    if status in (HTTPStatus.INSUFFICIENT_STORAGE, HTTPStatus.SERVICE_UNAVAILABLE):
-        response.headers["Retry-After"] = RETRY_AFTER
-    response.headers["Cache-Control"] = "no-store"  # a cached 404 would hide a project published since
-    return response
-
-
-def status_of(error: Exception) -> int:
-    """The status code that *error* is answered with."""
-    if isinstance(error, HTTPException):
-        return error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-    return next(status for kind, status in STATUS if isinstance(error, kind))
-
-
-def sentence_of(error: Exception) -> str:
-    """What happened and what to do, in one sentence."""
-    if isinstance(error, RepositoryNotFound):
-        return "not found"  # the same whether it is there or not
-    return (error.description or error.name) if isinstance(error, HTTPException) else str(error) or "not found"
-
-
-MAX_REASON_PHRASE = 200  # characters; contract.md section 4
-
-
-def legacy_error(error: Exception, status: int) -> Response:
-    """Answer an uploader: the sentence stands in the reason phrase, all that some of them show (specs.md 3.3).
-
-    uv reads the field ``code`` of a body that is exactly ``application/json``.
-    """
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        status = HTTPStatus.BAD_REQUEST
-    message = legacy_sentence(error)
-    phrase = re.sub(r"[^\x20-\x7e\xa0-\xff]", "?", message)
-    code = f"{status} {phrase if len(phrase) <= MAX_REASON_PHRASE else phrase[: MAX_REASON_PHRASE - 3] + '...'}"
-    if "application/json" in request.headers.get("Accept", ""):
-        response = jsonify(code=f"{status} {message}", message=message, title=HTTPStatus(status).phrase)
-    else:
-        response = Response(f"{message}\n", content_type="text/plain; charset=utf-8")
-    response.status = code
-    return response
-
-
-def legacy_sentence(error: Exception) -> str:
-    """Say what was wrong in the words that uploaders know from PyPI (contract.md section 4)."""
-    if isinstance(error, FileAlreadyExists):
-        when = f"{error.upload_time:%Y-%m-%d %H:%M:%S} UTC"
-        return (
-            f"File already exists ({error.filename!r}, with sha256 hash '{error.stored_sha256[:12]}', "
-            f"{'deleted since, ' if error.deleted else ''}uploaded {when} by {error.uploader[:40]}; "
-            f"yours has '{error.sha256[:12]}'). Use a different version."
-        )
-    if isinstance(error, (InvalidDistribution, InvalidFilename)):
-        return f"Invalid distribution file. {error}"
-    return sentence_of(error)
-
-
-TAKEN = "has already been taken"  # scripts look for these very words (specs.md 5.1)
-
-
-def v1_error(error: Exception, status: int) -> dict[str, Any]:
-    """The body that packagecloud's clients expect (specs.md 5.1)."""
-    if isinstance(error, Conflict):
-        return {"filename": [TAKEN], "message": sentence_of(error)}
-    if isinstance(error, NoFile):
-        return {"package_file": ["can't be blank"]}
-    if isinstance(error, InvalidDistribution):
-        return {"package_file": list(error.reasons)}
-    if isinstance(error, InvalidValue):
-        return {error.field: [error.rule]}
-    if isinstance(error, FileNotFound):
-        return {"error": "Not Found", "filename": ["not found"], "message": str(error)}
-    if isinstance(error, Invalid) and status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        return {"package_file": [str(error)]}
-    if status == HTTPStatus.UNAUTHORIZED:
-        return {"error": "Unauthenticated", "message": sentence_of(error)}
-    return {"error": HTTPStatus(status).phrase, "message": sentence_of(error)}
 
 
 # --- the app ---

@@ -1,0 +1,1 @@
+"""The parts of ``app.py`` that are no routes: access, forms, errors, the objects of the APIs."""

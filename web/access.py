@@ -1,0 +1,207 @@
+"""Who is asking, and what they may do: the rule of every view, and the table of contract.md section 3."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from flask import (
+    current_app,
+    g,
+    request,
+)
+from flask.typing import ResponseReturnValue
+from flask_httpauth import HTTPBasicAuth, HTTPTokenAuth
+from limits import RateLimitItemPerMinute
+from limits.strategies import MovingWindowRateLimiter
+from werkzeug.exceptions import (
+    TooManyRequests,
+    Unauthorized,
+)
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from settings import Settings
+from storage.errors import (
+    RepositoryNotFound,
+    StorageDamaged,
+    UserNotFound,
+)
+from storage.registry import Registry
+from storage.repository import Repository
+from storage.rights import Caller, ScopeMissing
+from storage.tokens import Scope
+
+if sys.version_info >= (3, 14):
+    pass
+else:
+    pass
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger("packhouse")
+
+View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
+
+
+def registry() -> Registry:
+    """The registry that the running app serves."""
+    served: Registry = current_app.config["REGISTRY"]
+    return served
+
+
+def settings() -> Settings:
+    """The settings of the running app."""
+    given: Settings = current_app.config["SETTINGS"]
+    return given
+
+
+REALM = "packhouse"
+CHALLENGE = f'Basic realm="{REALM}", charset="UTF-8"'
+NO_CREDENTIAL = "a credential is needed: send a token as the user name or the password, or as a bearer token"
+BAD_CREDENTIAL = "this credential is not valid: it is misspelled, revoked or expired"
+
+basic_auth = HTTPBasicAuth(realm=REALM)
+bearer_auth = HTTPTokenAuth("Bearer", realm=REALM)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a view demands before it runs."""
+
+    scope: Scope | None  # on the repository in the address; None: nothing is demanded
+    upload_fields: tuple[str, ...] = ()  # names of the part that holds a file, for views that take uploads
+
+
+RULES: dict[object, Rule] = {}  # by view function
+
+
+def needs(scope: Scope | None, *, upload: tuple[str, ...] = ()) -> Callable[[View], View]:
+    """Declare who may use a view; *upload* names the form parts in which it takes a file."""
+
+    def declare(view: View) -> View:
+        RULES[view] = Rule(scope, upload)
+        return view
+
+    return declare
+
+
+def rule_of_request() -> Rule | None:
+    """The rule of the view that was asked for; None if there is no such view."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    return RULES.get(view) if view is not None else None
+
+
+@basic_auth.verify_password  # type: ignore[untyped-decorator]
+def caller_of_basic(username: str, password: str) -> Caller | None:
+    """Accept a token as the user name, a token as the password of anybody, or a person's password."""
+    caller = registry().caller_of_token(password or username)
+    if caller is None and username and password and not password.startswith("pkh_"):
+        caller = caller_of_password(username, password)
+    return caller
+
+
+@bearer_auth.verify_token  # type: ignore[untyped-decorator]
+def caller_of_bearer(token: str) -> Caller | None:
+    """Accept a token."""
+    return registry().caller_of_token(token)
+
+
+def identify() -> Caller | None:
+    """Return who sends this request; None if no credential came.
+
+    :raises Unauthorized: if one came that is not good.
+    """
+    scheme, _, _ = request.headers.get("Authorization", "").partition(" ")
+    if "Authorization" not in request.headers:
+        return None
+    auth = {"basic": basic_auth, "bearer": bearer_auth}.get(scheme.lower())
+    credential = auth.get_auth() if auth is not None else None
+    caller: Caller | None = auth.authenticate(credential, None) if auth is not None and credential else None
+    if caller is None:
+        raise Unauthorized(BAD_CREDENTIAL)
+    if caller.token is not None:
+        registry().tokens.note_use(caller.token, request.remote_addr or "", request.headers.get("User-Agent", ""))
+    return caller
+
+
+FAILURES = RateLimitItemPerMinute(10)  # contract.md section 3
+# What a password that belongs to nobody is compared with, so that the answer takes as long.
+_NOBODYS_HASH = generate_password_hash("")
+
+
+def caller_of_password(username: str, password: str) -> Caller | None:
+    """Return the person with that password; None if there is none.
+
+    :raises TooManyRequests: after ten failures in a minute from this address or for this user.
+    """
+    failures: MovingWindowRateLimiter = current_app.config["FAILURES"]
+    keys = (f"address:{request.remote_addr}", f"user:{username[:100]}")
+    if not all(failures.test(FAILURES, key) for key in keys):
+        raise TooManyRequests("too many failed sign-ins; wait a minute", retry_after=60)
+    try:
+        user = registry().users.get(username)
+    except UserNotFound:
+        user = None
+    try:
+        good = check_password_hash(user.password_hash if user else _NOBODYS_HASH, password)
+    except ValueError as error:
+        log.error("the password hash of user %s is damaged: %s", username, error)
+        good = False
+    if user is not None and good:
+        return Caller(None, user)
+    for key in keys:
+        failures.hit(FAILURES, key)
+    return None
+
+
+def open_repository(org: str, repo: str, scope: Scope) -> Repository:
+    """Return the repository if the caller may do *scope* there: the table of contract.md section 3.
+
+    :raises Unauthorized: if a credential is needed and none came.
+    :raises RepositoryNotFound: if it is not there, or it is private and not the caller's to read: alike.
+    :raises ScopeMissing: if the caller may read there, but not do this.
+    """
+    caller: Caller | None = g.caller
+    held = caller.scopes(org, repo) if caller is not None else frozenset()
+    repository, private = find_repository(org, repo)
+    if private and caller is None:
+        raise Unauthorized(NO_CREDENTIAL)
+    if repository is None:
+        raise RepositoryNotFound(org, repo)
+    if scope in held or (scope is Scope.READ_PACKAGES and not private):
+        return repository
+    if caller is None:
+        raise Unauthorized(NO_CREDENTIAL)
+    if private and Scope.READ_PACKAGES not in held:
+        raise RepositoryNotFound(org, repo)
+    raise ScopeMissing(scope, f"{org}/{repo}")
+
+
+def find_repository(org: str, repo: str) -> tuple[Repository | None, bool]:
+    """Return the repository, if it is there and whole, and whether to treat it as private."""
+    try:
+        repository = registry().repository(org, repo)
+        return repository, repository.settings.private
+    except RepositoryNotFound:
+        return None, True
+    except StorageDamaged as error:
+        log.error("%s", error)
+        return None, True
+
+
+LOOPBACK = re.compile(r"(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(:\d{1,5})?", re.ASCII)
+
+
+def base_url() -> str:
+    """The URL that links and snippets start with (contract.md section 5); no slash at its end."""
+    if settings().public_url:
+        return settings().public_url
+    host = request.host
+    if LOOPBACK.fullmatch(host) or host in settings().hosts or host.rpartition(":")[0] in settings().hosts:
+        return f"{request.scheme}://{host}"
+    return f"http://{settings().host}:{settings().port}"

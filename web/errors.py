@@ -1,0 +1,158 @@
+"""What each kind of error answers, in the form of each kind of client (contract.md section 4)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from flask import (
+    Response,
+    jsonify,
+    request,
+)
+from werkzeug.exceptions import (
+    HTTPException,
+)
+
+from storage.errors import (
+    Conflict,
+    Denied,
+    FileAlreadyExists,
+    FileNotFound,
+    FileTooLarge,
+    Invalid,
+    InvalidDistribution,
+    InvalidFilename,
+    InvalidValue,
+    NotFound,
+    RepositoryNotFound,
+    StorageDamaged,
+    StorageFull,
+    Unavailable,
+)
+from storage.files import as_storage_error
+
+if sys.version_info >= (3, 14):
+    pass
+else:
+    pass
+
+if TYPE_CHECKING:
+    pass
+
+from web.access import CHALLENGE
+from web.forms import NoFile
+
+log = logging.getLogger("packhouse")
+
+
+# What each kind of storage error answers, the first that fits; roads differ only in form (contract.md section 4).
+STATUS: list[tuple[type[Exception], HTTPStatus]] = [
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (FileTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (Conflict, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Invalid, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Denied, HTTPStatus.FORBIDDEN),
+    (StorageFull, HTTPStatus.INSUFFICIENT_STORAGE),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StorageDamaged, HTTPStatus.SERVICE_UNAVAILABLE),
+]
+RETRY_AFTER = "10"  # seconds
+
+
+def answer_error(error: Exception) -> Response:
+    """Answer *error* in the client's form: JSON for the API, a reason phrase for uploaders, else a line of text."""
+    if isinstance(error, OSError):
+        log.error("%s %s: %s", request.method, request.path, error)
+        error = as_storage_error(error)
+    status = status_of(error)
+    if request.path.startswith("/api/"):
+        response = jsonify(v1_error(error, status))
+        response.status_code = status
+    elif request.blueprint == "pypi" and request.method == "POST":
+        response = legacy_error(error, status)
+    else:
+        response = Response(f"{sentence_of(error)}\n", status, content_type="text/plain; charset=utf-8")
+    if isinstance(error, HTTPException):
+        keep = ("allow", "retry-after", "content-range")
+        response.headers.extend((name, value) for name, value in error.get_headers() if name.lower() in keep)
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = CHALLENGE
+    if status in (HTTPStatus.INSUFFICIENT_STORAGE, HTTPStatus.SERVICE_UNAVAILABLE):
+        response.headers["Retry-After"] = RETRY_AFTER
+    response.headers["Cache-Control"] = "no-store"  # a cached 404 would hide a project published since
+    return response
+
+
+def status_of(error: Exception) -> int:
+    """The status code that *error* is answered with."""
+    if isinstance(error, HTTPException):
+        return error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    return next(status for kind, status in STATUS if isinstance(error, kind))
+
+
+def sentence_of(error: Exception) -> str:
+    """What happened and what to do, in one sentence."""
+    if isinstance(error, RepositoryNotFound):
+        return "not found"  # the same whether it is there or not
+    return (error.description or error.name) if isinstance(error, HTTPException) else str(error) or "not found"
+
+
+MAX_REASON_PHRASE = 200  # characters; contract.md section 4
+
+
+def legacy_error(error: Exception, status: int) -> Response:
+    """Answer an uploader: the sentence stands in the reason phrase, all that some of them show (specs.md 3.3).
+
+    uv reads the field ``code`` of a body that is exactly ``application/json``.
+    """
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        status = HTTPStatus.BAD_REQUEST
+    message = legacy_sentence(error)
+    phrase = re.sub(r"[^\x20-\x7e\xa0-\xff]", "?", message)
+    code = f"{status} {phrase if len(phrase) <= MAX_REASON_PHRASE else phrase[: MAX_REASON_PHRASE - 3] + '...'}"
+    if "application/json" in request.headers.get("Accept", ""):
+        response = jsonify(code=f"{status} {message}", message=message, title=HTTPStatus(status).phrase)
+    else:
+        response = Response(f"{message}\n", content_type="text/plain; charset=utf-8")
+    response.status = code
+    return response
+
+
+def legacy_sentence(error: Exception) -> str:
+    """Say what was wrong in the words that uploaders know from PyPI (contract.md section 4)."""
+    if isinstance(error, FileAlreadyExists):
+        when = f"{error.upload_time:%Y-%m-%d %H:%M:%S} UTC"
+        return (
+            f"File already exists ({error.filename!r}, with sha256 hash '{error.stored_sha256[:12]}', "
+            f"{'deleted since, ' if error.deleted else ''}uploaded {when} by {error.uploader[:40]}; "
+            f"yours has '{error.sha256[:12]}'). Use a different version."
+        )
+    if isinstance(error, (InvalidDistribution, InvalidFilename)):
+        return f"Invalid distribution file. {error}"
+    return sentence_of(error)
+
+
+TAKEN = "has already been taken"  # scripts look for these very words (specs.md 5.1)
+
+
+def v1_error(error: Exception, status: int) -> dict[str, Any]:
+    """The body that packagecloud's clients expect (specs.md 5.1)."""
+    if isinstance(error, Conflict):
+        return {"filename": [TAKEN], "message": sentence_of(error)}
+    if isinstance(error, NoFile):
+        return {"package_file": ["can't be blank"]}
+    if isinstance(error, InvalidDistribution):
+        return {"package_file": list(error.reasons)}
+    if isinstance(error, InvalidValue):
+        return {error.field: [error.rule]}
+    if isinstance(error, FileNotFound):
+        return {"error": "Not Found", "filename": ["not found"], "message": str(error)}
+    if isinstance(error, Invalid) and status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        return {"package_file": [str(error)]}
+    if status == HTTPStatus.UNAUTHORIZED:
+        return {"error": "Unauthenticated", "message": sentence_of(error)}
+    return {"error": HTTPStatus(status).phrase, "message": sentence_of(error)}

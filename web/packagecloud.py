@@ -1,0 +1,161 @@
+"""The objects of packagecloud's API (specs.md 5.5)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from storage.downloads import downloads_of
+from storage.repository import Repository
+from storage.sidecars import Sidecar
+
+if sys.version_info >= (3, 14):
+    pass
+else:
+    pass
+
+if TYPE_CHECKING:
+    pass
+
+from web.access import base_url, registry
+
+
+def package_details(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
+    """Return packagecloud's PackageDetails of a file (specs.md 5.5)."""
+    file, metadata, digests = sidecar.file, sidecar.metadata, sidecar.digests
+    return {
+        "name": file.project,
+        "distro_version": "python",
+        "architecture": None,
+        "repository": repository.slug,
+        "size": str(file.size),
+        "summary": metadata.summary,
+        "filename": file.filename,
+        "description": metadata.description,
+        "licenses": licenses(sidecar),
+        "version": file.version,
+        "type": "python",
+        "dependencies": dependencies(sidecar),
+        "md5sum": digests.md5,
+        "sha1sum": digests.sha1,
+        "sha256sum": digests.sha256,
+        "sha512sum": digests.sha512,
+        "private": repository.settings.private,
+        "uploader_name": uploader_name(sidecar),
+        "created_at": sidecar.file.upload_time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{millisecond(sidecar):03d}Z",
+        "release": None,
+        "epoch": None,
+        "scope": None,
+        "indexed": True,
+        "total_downloads_count": sum(downloads_of(repository.tree, file.project, file.filename).values()),
+        **package_addresses(repository, sidecar),
+    }
+
+
+def package_addresses(repository: Repository, sidecar: Sidecar) -> dict[str, str]:
+    """Return where to read more of a file, and what can be done with it: paths, but one full URL (specs.md 5.1)."""
+    file = sidecar.file
+    quoted = quote(file.filename)
+    root = f"/api/v1/repos/{repository.org}/{repository.slug}"
+    version = f"{root}/package/python/{file.project}/{quote(file.version)}"
+    html = f"/{repository.org}/{repository.slug}/packages/python/{quoted}"
+    return {
+        "repository_url": root,
+        "repository_html_url": f"/{repository.org}/{repository.slug}",
+        "package_url": f"{version}.json?filename={quoted}",
+        "self_url": f"{version}.json?filename={quoted}",
+        "versions_url": f"{root}/package/python/{file.project}/versions.json",
+        "promote_url": f"{root}/python/1/{quoted}/promote.json",
+        "destroy_url": f"{root}/python/1/{quoted}",
+        "package_html_url": html,
+        "download_url": f"{base_url()}{html}/download",
+        "downloads_count_url": f"{version}/stats/downloads/count.json?filename={quoted}",
+        "downloads_detail_url": f"{version}/stats/downloads/detail.json?filename={quoted}",
+        "downloads_series_url": f"{version}/stats/downloads/series/daily.json?filename={quoted}",
+    }
+
+
+def millisecond(sidecar: Sidecar) -> int:
+    """The thousandths of a second in the upload time."""
+    return sidecar.file.upload_time.microsecond // 1000
+
+
+def uploader_name(sidecar: Sidecar) -> str:
+    """Who published a file, in a word or two."""
+    return sidecar.uploader.description or sidecar.uploader.id or str(sidecar.uploader)
+
+
+SHORT_LICENSE = 100  # characters; a longer License field is a whole licence
+
+
+def licenses(sidecar: Sidecar) -> list[str]:
+    """The licences that a file's metadata names (specs.md 8.7)."""
+    metadata = sidecar.metadata
+    if metadata.license_expression:
+        return [metadata.license_expression]
+    classified = [c.rpartition(" :: ")[2] for c in metadata.classifiers if c.startswith("License :: ")]
+    if classified:
+        return classified
+    text = metadata.license or ""
+    return [text] if text and "\n" not in text and len(text) <= SHORT_LICENSE else []
+
+
+def dependencies(sidecar: Sidecar) -> list[dict[str, Any]] | None:
+    """What a file depends on, by packagecloud's contexts; None if on nothing."""
+    metadata = sidecar.metadata
+    by_context: dict[str, Iterable[str]] = {
+        "requires": metadata.requires,
+        "requires-dist": metadata.requires_dist,
+        "requires-external": metadata.requires_external,
+        "requires-extra": metadata.provides_extra,
+        "requires-python": [metadata.requires_python] if metadata.requires_python else [],
+    }
+    return [{"context": key, "dependencies": list(held)} for key, held in by_context.items() if held] or None
+
+
+def repository_json(repository: Repository) -> dict[str, Any]:
+    """Return packagecloud's Repository (specs.md 5.5)."""
+    held = repository.settings
+    entries = registry().catalog(repository).newest_first()
+    count = len(entries)
+    return {
+        "name": repository.slug,
+        "created_at": held.created_at,
+        "url": f"{base_url()}/{repository.org}/{repository.slug}",
+        "last_push_human": time_ago(entries[0].upload_time) if entries else "never",
+        "package_count_human": f"{count} package{'' if count == 1 else 's'}",
+        "private": held.private,
+        "fqname": f"{repository.org}/{repository.slug}",
+    }
+
+
+def time_ago(when: datetime) -> str:
+    """Say how long ago *when* was: "3 days ago"."""
+    seconds = max(0, int((datetime.now(UTC) - when).total_seconds()))
+    for unit, length in (
+        ("year", 31_536_000),
+        ("month", 2_592_000),
+        ("day", 86_400),
+        ("hour", 3600),
+        ("minute", 60),
+    ):
+        if seconds >= length:
+            number = seconds // length
+            return f"{number} {unit}{'' if number == 1 else 's'} ago"
+    return "just now"
+
+
+# What a PackageDetails has, and a PackageFragment has not.
+NO_FRAGMENT = {
+    *("repository", "size", "summary", "description", "licenses", "dependencies", "total_downloads_count"),
+    *("md5sum", "sha1sum", "sha512sum", "repository_url", "self_url", "versions_url"),
+}
+
+
+def fragment(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
+    """Return packagecloud's PackageFragment of a file (specs.md 5.5)."""
+    details = package_details(repository, sidecar)
+    return {key: value for key, value in details.items() if key not in NO_FRAGMENT}
