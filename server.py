@@ -306,6 +306,7 @@ class _MemoryBody:
 
 # What may never be in a head: control characters, LF without CR, CR without LF (unless that is still to come).
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")  # RFC 9112, section 2.2: tolerated before a request
 _REQUEST_LINE = re.compile(rb"(%b) (/[^ \t]*|https?://[^ \t]+|\*) HTTP/([0-9]\.[0-9])" % _TOKEN)
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -341,7 +342,7 @@ class _Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no type
         except _Refused as refused:
             self.error = refused.refusal
         except Exception:
-            logger.exception("failed to take in %s %s", self.command, self.path)
+            logger.exception("failed to take in %s %r", self.command, self.path)
             self.error = _FAILED
         self.completed = True
         self.keep_alive = False
@@ -358,15 +359,15 @@ class _Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no type
             if receiver is not None:
                 receiver.close()
         except Exception:
-            logger.exception("failed to close the body of %s %s", self.command, self.path)
+            logger.exception("failed to close the body of %s %r", self.command, self.path)
 
     # head
 
     def _receive_head(self, data: bytes) -> int:
-        earlier = len(self.header_plus)
         head = self.header_plus + data
-        while head.startswith(b"\r\n"):  # RFC 9112, section 2.2: tolerate empty lines before a request
-            head, earlier = head[2:], earlier - 2
+        start = _EMPTY_LINES.match(head).end()  # type: ignore[union-attr]  # it always matches
+        earlier = len(self.header_plus) - start
+        head = head[start:]
         end = head.find(b"\r\n\r\n") + 4
         if end < 4:
             end = len(head)
@@ -497,19 +498,19 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
     wrote_header: bool = False
 
     def execute(self) -> None:
-        """Run the application; whatever it raises before the headers are out is a 500."""
-        if self.request.error is not None:
-            self._answer(self.request.error)
-            return
+        """Run the application or tell the error; whatever is raised before the headers are out is a 500."""
         try:
-            self.request.hand_over(self.get_environment())
-            super().execute()
+            if self.request.error is not None:
+                self._answer(self.request.error)
+            else:
+                self.request.hand_over(self.get_environment())
+                super().execute()
         except ClientDisconnected:
             raise
         except Exception:
             if self.wrote_header:
                 raise  # the channel logs it and closes, so that the client sees a torn answer
-            logger.exception("the application failed on %s %s", self.request.command, self.request.path)
+            logger.exception("failed to answer %s %r", self.request.command, self.request.path)
             self._answer(_FAILED)
 
     def _answer(self, refusal: Refusal) -> None:
@@ -562,8 +563,10 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
         """Status line and headers; the connection stays open wherever the client can tell the answer's end.
 
         waitress 3.0.2 closes it after every answer without a body and after every chunked one.
+
+        :raises ValueError: if a header would break out of its line.
         """
-        headers = self.response_headers
+        headers = list(self.response_headers)
         given = {name.lower() for name, _ in headers}
         if self._lengthless:
             headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
@@ -584,7 +587,10 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
             headers.append(("Date", build_http_date(self.start_time)))
         headers.append(("Server", IDENT))
         lines = [f"HTTP/{self.version} {self.status}", *(f"{name}: {value}" for name, value in headers), "", ""]
-        return "\r\n".join(lines).encode("latin-1")
+        head = "\r\n".join(lines).encode("latin-1")
+        if head.count(b"\r") != len(lines) - 1 or head.count(b"\n") != len(lines) - 1:
+            raise ValueError("a header of the answer has a line break")
+        return head
 
 
 # --- connections ---

@@ -268,11 +268,19 @@ def test_a_head_may_come_byte_by_byte_and_behind_empty_lines(serve, app):
         assert client.answer()[2] == b"GET / "
 
 
-def test_long_lines_of_spaces_cost_nothing(serve, app):
-    value = b"X: a" + b" " * 60_000 + b"b\r\n"
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a" + b" " * 60_000 + b"b\r\n\r\n",
+        b"GET http://" + b"a" * 16_000 + b" b HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\r\n" * 100_000 + GET,
+    ],
+    ids=["spaces", "an address", "empty lines"],
+)
+def test_a_long_head_costs_nothing(serve, app, request_):
     start = time.monotonic()
 
-    ask(serve(app), b"GET / HTTP/1.1\r\nHost: localhost\r\n" + value + b"\r\n")
+    ask(serve(app), request_)
 
     assert time.monotonic() - start < 0.5
 
@@ -524,6 +532,17 @@ def test_a_refused_client_that_does_nothing_is_closed(serve, app, monkeypatch):
         time.sleep(0.5)
 
         wait_until(client.is_cut_off)
+
+
+def test_a_refusal_cannot_break_out_of_its_line(serve, app, caplog):
+    def gate(environ):
+        return Refusal("400 no\r\nX-Injected: a", [], b"")
+
+    status, headers, _ = ask(serve(app, gate), post(b"hello", b"Content-Length: 5"))
+
+    assert status == 500
+    assert "x-injected" not in headers
+    assert "line break" in caplog.text
 
 
 def test_only_an_accepted_request_is_told_to_continue(serve, app):
