@@ -282,8 +282,12 @@ def _read_required(archive: ZipArchive, path: str, limit: int) -> bytes:
 
 
 def _read_sdist(file: BinaryIO, filename: str, parts: _Parts, limits: Limits, findings: Findings) -> None:
+    first: list[str] = []  # only one: each of many top folders could hold another
+
     def wanted(path: str) -> int:
-        return limits.max_metadata_size if path.count("/") == 1 and path.endswith("/PKG-INFO") else 0
+        if not first and path.count("/") == 1 and path.endswith("/PKG-INFO"):
+            first.append(path)
+        return limits.max_metadata_size if path in first else 0
 
     contents = _walk_sdist(file, filename, limits, findings, wanted)
     parts.members = contents.members

@@ -217,6 +217,11 @@ def _has_control_characters(pairs: list[tuple[str, str]], where: str, findings: 
 # --- values ---
 
 Values = dict[str, list[str]]  # every value of a field, by its key
+# For email's parser, and so for pip, these turn the description into other messages, in each other without end.
+_MIME = {
+    "content-type": re.compile("text/plain", re.IGNORECASE),
+    "content-transfer-encoding": re.compile("[78]bit|binary", re.IGNORECASE),
+}
 
 
 def _collect(headers: Headers, where: str, findings: Findings) -> Values:
@@ -226,6 +231,8 @@ def _collect(headers: Headers, where: str, findings: Findings) -> Values:
         key = _HEADERS.get(name)
         if key is None:
             unknown.append(name)
+            if name in _MIME and not _MIME[name].match(value):
+                findings.refuse(f"{where} has a header {name.title()}, which changes how the rest of it is read.")
         elif value.strip() != "UNKNOWN":
             values.setdefault(key, []).append(value.strip())
     for key, given in values.items():

@@ -424,6 +424,8 @@ def _mode_fault(entry: ZipEntry) -> str | None:
         return "is a symbolic link; put a copy of the file in its place"
     if stat.S_IFMT(entry.mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is neither a file nor a folder"
+    if stat.S_ISDIR(entry.mode) and not entry.is_folder:
+        return "is a folder by its mode, but its path does not end with '/'"
     if entry.is_folder and entry.size:
         return "is a folder, yet has content"
     return None

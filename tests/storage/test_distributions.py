@@ -571,6 +571,19 @@ def test_bombs_are_refused_before_memory_is_spent():
     assert time.process_time() - start < 10
 
 
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
+def test_only_one_of_many_metadata_is_kept_in_memory(suffix):
+    metadata = make_metadata(description="x" * 4_000_000)
+    made = sdist_of({f"toolbox-{number}/PKG-INFO": metadata for number in range(15)}, f"toolbox-1.0{suffix}")
+    tracemalloc.start()
+
+    assert "15 top folders" in reasons(made)[0]
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * MIB
+
+
 def test_a_record_larger_than_the_archive_is_refused():
     record = "".join(f"a{number},,\n" for number in range(200)).encode()
 

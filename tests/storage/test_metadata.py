@@ -204,6 +204,11 @@ ODD = {
     "keywords with spaces, old": (with_headers("Keywords: a b c", version="1.0"), "keywords", ("a", "b", "c")),
     "keywords with spaces, new": (with_headers("Keywords: big box,saw"), "keywords", ("big box", "saw")),
     "requires of 1.1": (with_headers("Requires: zlib (>1.0)", version="1.1"), "requires", ("zlib (>1.0)",)),
+    "harmless MIME": (
+        with_headers("Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit"),
+        "summary",
+        None,
+    ),
     "an unknown header": (with_headers("X-Tool: 1"), "summary", None),
     "a License-File before its time": (with_headers("License-File: L"), "license_files", ("L",)),
     "a direct reference": (
@@ -328,6 +333,9 @@ REFUSED = {
     "a long content type": (with_headers("Description-Content-Type: text/plain" + ";a=b" * 99), "Content-Type"),
     "a lone carriage return": (with_headers("Summary: a\rRequires-Dist: b"), "carriage return"),
     "doubled carriage returns": (with_headers("Summary: a\r\r", "Author: b"), "carriage return"),
+    "another message inside": (with_headers("Content-Type: message/rfc822"), "Content-Type"),
+    "several parts": (with_headers("Content-Type: multipart/mixed; boundary=x"), "Content-Type"),
+    "a description in base64": (with_headers("Content-Transfer-Encoding: base64"), "Content-Transfer-Encoding"),
     "NUL": (with_headers("Summary: a\0b"), "control character"),
     "an escape sequence": (with_headers("Author: \x1b[31m"), "control character"),
     "a vertical tab": (with_headers("Summary: a\x0bName: b"), "control character"),

@@ -353,6 +353,10 @@ def test_a_file_cannot_be_a_folder_as_well(names):
     assert "below a file" in reasons[0]
 
 
+def test_a_file_with_the_mode_of_a_folder_is_refused():
+    assert "folder by its mode" in faults(build(Part(mode=stat.S_IFDIR | 0o755)))[0]
+
+
 def test_a_folder_with_content_is_refused():
     assert "folder, yet has content" in faults(build(Part(name=b"pkg/")))[0]
 
