@@ -1,15 +1,13 @@
 """Packhouse over HTTP: every route. In order.
 
-admission      who may, before any view; the rest of it is in web/access.py
 simple index   GET  /<org>/<repo>/pypi/simple/...          pip, uv
 files          GET  /<org>/<repo>/pypi/files/...           pip, uv
 uploads        POST /<org>/<repo>/pypi/legacy/             twine, uv
 package API         /api/v1/...                            curl, scripts
-pages          GET  /<org>/<repo>/packages/...             people
 health         GET  /healthz
 the app        create_app(settings, registry), make_gate(app)
 
-Parts that are no routes are in ``web/``: access, forms, errors, the objects of packagecloud's API.
+The pages for people are in ``web/pages.py`` and its neighbours; what is no route is in ``web/``, too.
 
 A view reads as four steps: who may, what was asked, one call into ``storage``, one answer. "Who may" is its
 :func:`needs`; a view without one stops the start.
@@ -45,6 +43,7 @@ from flask import (
     request,
     url_for,
 )
+from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -69,7 +68,6 @@ from storage.downloads import downloads_of
 from storage.errors import (
     AlreadyExists,
     FileNotFound,
-    FileTooLarge,
     InvalidName,
     InvalidValue,
     NotFound,
@@ -88,10 +86,14 @@ from storage.statuses import parse_status
 from storage.tokens import Scope
 from storage.uploads import Incoming
 from web.access import (
+    ADMISSION,
     NO_CREDENTIAL,
     RULES,
+    admit,
     base_url,
+    csrf,
     identify,
+    name_repository,
     needs,
     open_repository,
     registry,
@@ -101,6 +103,8 @@ from web.access import (
 from web.errors import answer_error
 from web.forms import NoFile, UploadForm, open_form, received_form
 from web.packagecloud import fragment, package_details, repository_json
+from web.pages import current_viewer, pages
+from web.words import add_filters
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -116,42 +120,8 @@ log = logging.getLogger("packhouse")
 pypi = Blueprint("pypi", __name__, url_prefix="/<org>/<repo>/pypi")
 api = Blueprint("api", __name__, url_prefix="/api/v1/repos/<org>/<repo>")
 registries = Blueprint("registries", __name__, url_prefix="/api/v1")
-pages = Blueprint("pages", __name__)
-
-
-# --- admission ---
-
-
-@pypi.url_value_preprocessor
-@api.url_value_preprocessor
-@registries.url_value_preprocessor
-@pages.url_value_preprocessor
-def admit(endpoint: str | None, values: dict[str, Any] | None) -> None:
-    """Before any view: who is asking, may they, and is the body of a bearable size.
-
-    ``<org>/<repo>`` of the address becomes the view's ``repository``.
-    """
-    rule = rule_of_request()
-    if rule is None or values is None:
-        return
-    g.caller = identify() if rule.scope is not None else None
-    if rule.scope is not None:
-        repository = open_repository(values.pop("org"), values.pop("repo"), rule.scope)
-        g.repository = values["repository"] = repository
-    limit = settings().max_form_size + (settings().max_file_size if rule.upload_fields else 0)
-    if (request.content_length or 0) > limit:
-        raise FileTooLarge("the upload", settings().max_file_size)
-
-
-@pypi.url_defaults
-@api.url_defaults
-@pages.url_defaults
-def name_repository(endpoint: str, values: dict[str, Any]) -> None:
-    """Put the organization and the repository of this request into links."""
-    repository = g.get("repository")
-    if repository is not None:
-        values.setdefault("org", repository.org)
-        values.setdefault("repo", repository.slug)
+downloads = Blueprint("downloads", __name__)
+health = Blueprint("health", __name__)
 
 
 # --- simple index ---
@@ -378,6 +348,18 @@ def cache_control(held: RepositorySettings) -> str:
     if held.reuse_filenames:
         return "private, no-cache" if held.private else "no-cache"
     return f"{kind}, max-age={FOREVER}, immutable"
+
+
+@downloads.get("/<org>/<repo>/packages/<name>/<filename>/download")
+@needs(Scope.READ_PACKAGES)
+def download_from_page(repository: Repository, name: str, filename: str) -> ResponseReturnValue:
+    """The file, for people and packagecloud's scripts; these say ``python`` where the project's name is."""
+    project = project_of(filename)
+    if name not in ("python", project):
+        raise FileNotFound(filename)
+    response = send_artifact(repository, project, filename)
+    response.headers.set("Content-Disposition", "attachment", filename=filename)
+    return response
 
 
 # --- uploads ---
@@ -850,25 +832,10 @@ def fragment_of_entry(repository: Repository, entry: CatalogEntry) -> dict[str, 
     return fragment(repository, repository.sidecar(entry.project, entry.filename))
 
 
-# --- pages ---
-
-
-@pages.get("/<org>/<repo>/packages/<name>/<filename>/download")
-@needs(Scope.READ_PACKAGES)
-def download_from_page(repository: Repository, name: str, filename: str) -> ResponseReturnValue:
-    """The file, for people and packagecloud's scripts; these say ``python`` where the project's name is."""
-    project = project_of(filename)
-    if name not in ("python", project):
-        raise FileNotFound(filename)
-    response = send_artifact(repository, project, filename)
-    response.headers.set("Content-Disposition", "attachment", filename=filename)
-    return response
-
-
 # --- health ---
 
 
-@pages.get("/healthz")
+@health.get("/healthz")
 @needs(None)
 def healthz() -> ResponseReturnValue:
     """Whether the storage can be read."""
@@ -877,8 +844,6 @@ def healthz() -> ResponseReturnValue:
 
 
 # --- the app ---
-
-ADMISSION = "packhouse.admission"  # environ key: only say whether the request may come in
 
 
 def create_app(settings: Settings, registry: Registry) -> Flask:
@@ -892,14 +857,26 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
         SETTINGS=settings,
         SECRET_KEY=registry.secret_key,
         FAILURES=MovingWindowRateLimiter(MemoryStorage()),
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_NAME="packhouse",
+        PERMANENT_SESSION_LIFETIME=timedelta(days=14),
+        WTF_CSRF_CHECK_DEFAULT=False,  # admit() asks, for pages alone
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session
+        WTF_CSRF_SSL_STRICT=False,  # the Referer is not sent: see protect()
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a POST must never be redirected (specs.md 3.6)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    for blueprint in (pypi, api, registries, pages):
+    app.session_interface = SessionInterface()
+    csrf.init_app(app)
+    for blueprint in (pypi, api, registries, downloads, health, pages):
         app.register_blueprint(blueprint)
+    app.url_value_preprocessor(admit)
+    app.url_defaults(name_repository)
     app.before_request(stop_at_admission)
     app.after_request(protect)
+    app.add_template_global(current_viewer)
+    add_filters(app)
     for kind in (HTTPException, StorageError, OSError):
         app.register_error_handler(kind, answer_error)
     app.wsgi_app = trust_proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign, assignment]
@@ -909,11 +886,31 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     return app
 
 
+# Images of a README may come from anywhere, but only by https; nothing else from elsewhere.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' https:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
 def protect(response: Response) -> Response:
-    """Add the headers that every answer has."""
+    """Add the headers that every answer has, and those of pages."""
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    rule = rule_of_request()
+    if rule is not None and rule.page:
+        response.headers["Cache-Control"] = "private, no-store"
     response.vary.update(g.get("vary", ()))
     return response
+
+
+class SessionInterface(SecureCookieSessionInterface):
+    """Flask's own signed cookie, kept to https where the server is reached so."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        """Whether the browser is to send it over https alone."""
+        return request.is_secure or settings().public_url.startswith("https:")
 
 
 def trust_proxies(application: WSGIApplication, proxies: tuple[str, ...]) -> WSGIApplication:

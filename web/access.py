@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 from flask import (
     current_app,
     g,
     request,
+    session,
 )
 from flask.typing import ResponseReturnValue
 from flask_httpauth import HTTPBasicAuth, HTTPTokenAuth
+from flask_wtf.csrf import CSRFProtect
 from limits import RateLimitItemPerMinute
 from limits.strategies import MovingWindowRateLimiter
 from werkzeug.exceptions import (
@@ -26,6 +28,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from settings import Settings
 from storage.errors import (
+    FileTooLarge,
     RepositoryNotFound,
     StorageDamaged,
     UserNotFound,
@@ -34,14 +37,7 @@ from storage.registry import Registry
 from storage.repository import Repository
 from storage.rights import Caller, ScopeMissing
 from storage.tokens import Scope
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
-
-if TYPE_CHECKING:
-    pass
+from storage.users import User
 
 log = logging.getLogger("packhouse")
 
@@ -75,6 +71,8 @@ class Rule:
 
     scope: Scope | None  # on the repository in the address; None: nothing is demanded
     upload_fields: tuple[str, ...] = ()  # names of the part that holds a file, for views that take uploads
+    page: bool = False  # for people: a session counts, forms are protected, errors are pages
+    signed_in: bool = False  # somebody, whatever their rights
 
 
 RULES: dict[object, Rule] = {}  # by view function
@@ -85,6 +83,18 @@ def needs(scope: Scope | None, *, upload: tuple[str, ...] = ()) -> Callable[[Vie
 
     def declare(view: View) -> View:
         RULES[view] = Rule(scope, upload)
+        return view
+
+    return declare
+
+
+def page_needs(
+    scope: Scope | None = None, *, signed_in: bool = False, upload: tuple[str, ...] = ()
+) -> Callable[[View], View]:
+    """Declare the same for a page: whoever is signed in may be asking."""
+
+    def declare(view: View) -> View:
+        RULES[view] = Rule(scope, upload, page=True, signed_in=signed_in)
         return view
 
     return declare
@@ -128,6 +138,37 @@ def identify() -> Caller | None:
         registry().tokens.note_use(caller.token, request.remote_addr or "", request.headers.get("User-Agent", ""))
     return caller
 
+
+# --- sessions, which count on pages alone ---
+
+
+def sign_in(user: User) -> None:
+    """Begin a new session for *user* in this browser."""
+    session.clear()  # whatever an attacker may have planted in it
+    session["user"], session["key"] = user.name, _session_key(user)
+    session.permanent = True
+
+
+def sign_out() -> None:
+    """End the session of this browser."""
+    session.clear()
+
+
+def caller_of_session() -> Caller | None:
+    """Return who is signed in in this browser; a changed password or a deleted user ends every session."""
+    try:
+        user = registry().users.get(session.get("user", ""))
+    except (UserNotFound, StorageDamaged):
+        return None
+    return Caller(None, user) if hmac.compare_digest(session.get("key", ""), _session_key(user)) else None
+
+
+def _session_key(user: User) -> str:
+    """What of a user a session depends on: a new password makes another one."""
+    return hmac.digest(registry().secret_key.encode(), user.password_hash.encode(), "sha256").hex()
+
+
+# --- passwords ---
 
 FAILURES = RateLimitItemPerMinute(10)  # contract.md section 3
 # What a password that belongs to nobody is compared with, so that the answer takes as long.
@@ -192,6 +233,54 @@ def find_repository(org: str, repo: str) -> tuple[Repository | None, bool]:
     except StorageDamaged as error:
         log.error("%s", error)
         return None, True
+
+
+ADMISSION = "packhouse.admission"  # environ key: only say whether the request may come in
+
+
+def admit(endpoint: str | None, values: dict[str, Any] | None) -> None:
+    """Before any view: who is asking, may they, and is the body of a bearable size.
+
+    ``<org>/<repo>`` of the address becomes the view's ``repository``.
+    """
+    rule = rule_of_request()
+    if rule is None or values is None:
+        return
+    g.caller = identify() if rule.scope is not None or rule.page else None
+    if g.caller is None and rule.page:
+        g.caller = caller_of_session()
+    if rule.signed_in and g.caller is None:
+        raise Unauthorized(NO_CREDENTIAL)
+    if rule.scope is not None and "repo" in values:
+        repository = open_repository(values.pop("org"), values.pop("repo"), rule.scope)
+        g.repository = values["repository"] = repository
+    limit = settings().max_form_size + (settings().max_file_size if rule.upload_fields else 0)
+    if (request.content_length or 0) > limit:
+        raise FileTooLarge("the upload", settings().max_file_size)
+    if rule.page and not rule.upload_fields and ADMISSION not in request.environ:
+        protect_form()
+
+
+csrf = CSRFProtect()
+
+
+def protect_form() -> None:
+    """Look whether a form comes from one of our own pages.
+
+    Views that take uploads look themselves, when the form has been received.
+
+    :raises BadRequest: if it does not, or the page is too old.
+    """
+    if request.method in ("POST", "PUT", "PATCH", "DELETE"):
+        csrf.protect()
+
+
+def name_repository(endpoint: str, values: dict[str, Any]) -> None:
+    """Put the organization and the repository of this request into links."""
+    repository = g.get("repository")
+    if repository is not None and current_app.url_map.is_endpoint_expecting(endpoint, "repo"):
+        values.setdefault("org", repository.org)
+        values.setdefault("repo", repository.slug)
 
 
 LOOPBACK = re.compile(r"(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(:\d{1,5})?", re.ASCII)

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flask import (
-    Response,
-    jsonify,
-    request,
-)
+from flask import Response, jsonify, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import (
     HTTPException,
 )
@@ -34,16 +29,7 @@ from storage.errors import (
     Unavailable,
 )
 from storage.files import as_storage_error
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
-
-if TYPE_CHECKING:
-    pass
-
-from web.access import CHALLENGE
+from web.access import CHALLENGE, rule_of_request
 from web.forms import NoFile
 
 log = logging.getLogger("packhouse")
@@ -74,17 +60,41 @@ def answer_error(error: Exception) -> Response:
         response.status_code = status
     elif request.blueprint == "pypi" and request.method == "POST":
         response = legacy_error(error, status)
+    elif is_for_people():
+        response = page_error(error, status)
     else:
         response = Response(f"{sentence_of(error)}\n", status, content_type="text/plain; charset=utf-8")
     if isinstance(error, HTTPException):
         keep = ("allow", "retry-after", "content-range")
         response.headers.extend((name, value) for name, value in error.get_headers() if name.lower() in keep)
-    if status == HTTPStatus.UNAUTHORIZED:
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = CHALLENGE
     if status in (HTTPStatus.INSUFFICIENT_STORAGE, HTTPStatus.SERVICE_UNAVAILABLE):
         response.headers["Retry-After"] = RETRY_AFTER
     response.headers["Cache-Control"] = "no-store"  # a cached 404 would hide a project published since
     return response
+
+
+def is_for_people() -> bool:
+    """Whether a page is the right answer: somebody asks for a page, or with a browser for what is not there."""
+    rule = rule_of_request()
+    return (
+        rule.page
+        if rule is not None
+        else request.accept_mimetypes.quality("text/html") > 0
+        and ("text/html" in request.headers.get("Accept", ""))
+    )
+
+
+def page_error(error: Exception, status: int) -> Response:
+    """Say it on a page; who is not signed in is sent to do so first."""
+    if status == HTTPStatus.UNAUTHORIZED and "Authorization" not in request.headers:
+        target = request.full_path.rstrip("?") if request.method == "GET" else "/"
+        return make_response(redirect(url_for("pages.login", next=target), HTTPStatus.SEE_OTHER))
+    title = HTTPStatus(status).phrase
+    return make_response(
+        render_template("error.html", status=status, title=title, sentence=sentence_of(error)), status
+    )
 
 
 def status_of(error: Exception) -> int:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from flask import (
     request,
@@ -26,15 +24,6 @@ from storage.errors import (
 )
 from storage.repository import Repository
 from storage.uploads import Incoming
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
-
-if TYPE_CHECKING:
-    pass
-
 from web.access import Rule, rule_of_request, settings
 
 MAX_BOUNDARY = 200  # bytes; RFC 2046 allows 70

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from storage.downloads import downloads_of
 from storage.repository import Repository
 from storage.sidecars import Sidecar
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
-
-if TYPE_CHECKING:
-    pass
-
 from web.access import base_url, registry
+from web.words import plural, time_ago
 
 
 def package_details(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
@@ -120,32 +110,15 @@ def repository_json(repository: Repository) -> dict[str, Any]:
     """Return packagecloud's Repository (specs.md 5.5)."""
     held = repository.settings
     entries = registry().catalog(repository).newest_first()
-    count = len(entries)
     return {
         "name": repository.slug,
         "created_at": held.created_at,
         "url": f"{base_url()}/{repository.org}/{repository.slug}",
         "last_push_human": time_ago(entries[0].upload_time) if entries else "never",
-        "package_count_human": f"{count} package{'' if count == 1 else 's'}",
+        "package_count_human": plural(len(entries), "package"),
         "private": held.private,
         "fqname": f"{repository.org}/{repository.slug}",
     }
-
-
-def time_ago(when: datetime) -> str:
-    """Say how long ago *when* was: "3 days ago"."""
-    seconds = max(0, int((datetime.now(UTC) - when).total_seconds()))
-    for unit, length in (
-        ("year", 31_536_000),
-        ("month", 2_592_000),
-        ("day", 86_400),
-        ("hour", 3600),
-        ("minute", 60),
-    ):
-        if seconds >= length:
-            number = seconds // length
-            return f"{number} {unit}{'' if number == 1 else 's'} ago"
-    return "just now"
 
 
 # What a PackageDetails has, and a PackageFragment has not.
