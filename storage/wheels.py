@@ -18,7 +18,8 @@ from storage.archives import MAX_PATH_LENGTH, Findings, Refused
 from storage.errors import shorten
 from storage.limits import KIB, MIB, Limits
 from storage.metadata import read_headers
-from storage.zips import ZipArchive, ZipEntry
+from storage.zipframes import ZipEntry
+from storage.zips import ZipArchive
 
 # --- WHEEL ---
 
