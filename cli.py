@@ -84,9 +84,8 @@ def _say_error(error: Exception) -> int:
 
     :raises Exception: *error* itself, if it is a mistake of ours: its traceback is what is needed then.
     """
-    if type(error).__name__ == "NoArgsIsHelpError":  # only the newer releases of click have it
-        assert isinstance(error, click.UsageError)  # noqa: S101 - for mypy
-        error.show()
+    if isinstance(error, click.UsageError) and type(error).__name__ == "NoArgsIsHelpError":  # not in older click
+        error.show()  # the help of a group that was called without a command
         return error.exit_code
     for kind, status in _EXPECTED.items():
         if isinstance(error, kind):

@@ -97,6 +97,14 @@ def test_every_command_explains_itself_and_takes_config_and_storage(path):
     assert all(option.help for option in options if isinstance(option, click.Option))
 
 
+@pytest.mark.parametrize("group", [[], ["org"], ["token"]], ids=["packhouse", "org", "token"])
+def test_a_group_without_a_command_shows_its_help(group):
+    result = CliRunner().invoke(cli.program, group)
+
+    assert result.output.startswith(" ".join(["Usage: packhouse", *group, "[OPTIONS] COMMAND [ARGS]..."]))
+    assert "Commands:" in result.output
+
+
 def test_the_version_is_the_projects():
     version = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]["version"]
 
@@ -635,6 +643,18 @@ def test_damage_is_named_until_it_is_repaired(run, repository, add):
 
     assert run("check", "--repair").stdout.endswith("\n1 finding, 1 repaired.\n")
     assert run("check").stdout == "Everything is as it should be.\n"
+
+
+def test_a_check_shows_its_progress_on_a_terminal_and_findings_in_lines_of_their_own(repository, storage, add):
+    sidecar = add(*make_wheel()).sidecar
+    path = repository.tree.sidecar(sidecar.file.project, sidecar.file.filename)
+    path.unlink()
+
+    shown = run_on_terminal("check", "--repair", "--storage", str(storage))
+
+    assert "100%" in shown
+    assert f"\x1b[K{path}: " in shown
+    assert shown.endswith("1 finding, 1 repaired.\n")
 
 
 def test_a_storage_that_lost_its_registry_file_is_repaired(run, registry, storage, repository):
