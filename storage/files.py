@@ -99,30 +99,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def status_of(path: Path) -> os.stat_result | None:
+    """Return what ``lstat`` says of *path*; None if there is nothing of that name."""
+    try:
+        return path.lstat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            return None
+        raise
+
+
 def is_directory(path: Path) -> bool:
     """Whether *path* is a directory itself, and not a link to one."""
-    try:
-        return stat.S_ISDIR(path.lstat().st_mode)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            return False
-        raise
+    status = status_of(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def is_regular(path: Path) -> bool:
     """Whether *path* is a regular file itself, and not a link to one."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    status = status_of(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def subdirectories(path: Path) -> list[str]:
     """Return the names of the directories in *path*, unsorted, without dotted ones and links; [] if it is none."""
+    return [entry.name for entry in directory_entries(path) if entry.is_dir(follow_symlinks=False)]
+
+
+def directory_entries(path: Path) -> list[os.DirEntry[str]]:
+    """Return what is in the directory *path*, unsorted, without dotted names; [] if it is none, or a link."""
+    if not is_directory(path):
+        return []
     try:
         with os.scandir(path) as entries:
-            return [e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
-    except (FileNotFoundError, NotADirectoryError):
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):  # gone since
         return []
 
 
@@ -159,20 +170,39 @@ def sync_file(file: BinaryIO) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Create the directory *path* and the missing ones above it, durably; one that is there already is fine.
+    """Create the directory *path*, durably; one that is there already is fine.
 
+    :raises FileNotFoundError: if the directory above it is missing.
     :raises FileExistsError: if something else has that name.
     """
-    if is_directory(path):
-        return
-    if not is_directory(path.parent):
-        make_directory(path.parent)
-    try:
+    with suppress(FileExistsError):
         path.mkdir()
-    except FileExistsError:
-        if not is_directory(path):
-            raise
+    if not is_directory(path):
+        raise FileExistsError(errno.EEXIST, "not a directory", str(path))
+    # Also where it was there: who made it may have been killed, or may be about to do this.
     sync_directory(path.parent)
+
+
+def make_directories(path: Path) -> None:
+    """Create the directory *path* and the missing ones above it, durably.
+
+    :raises FileExistsError: if something else has one of the names.
+    """
+    if not is_directory(path):
+        make_directories(path.parent)
+        make_directory(path)
+
+
+@contextmanager
+def draft_directory(folder: Path) -> Iterator[Path]:
+    """Yield a new temporary directory in *folder*; what has not been moved away when the block ends is removed."""
+    draft = folder / temporary_name()
+    draft.mkdir()
+    try:
+        yield draft
+    finally:
+        with suppress(OSError):  # what stays is swept later
+            remove_tree(draft)
 
 
 def write_synced(path: Path, content: bytes, *, mode: int = 0o666) -> None:
@@ -196,11 +226,18 @@ def replace_file(path: Path, content: bytes, *, temporary: Path | None = None, m
 
 
 def put_file(path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o666) -> None:
-    """As :func:`replace_file`, except that the directory is not synced yet: a power cut may undo it."""
+    """As :func:`replace_file`, except that the directory is not synced yet: a power cut may undo it.
+
+    :raises FileExistsError: if *path* is a directory.
+    """
     draft = (temporary or path.parent) / temporary_name()
     try:
         write_synced(draft, content, mode=mode)
         draft.replace(path)
+    except IsADirectoryError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise FileExistsError(errno.EEXIST, "a directory has the name", str(path)) from error
     except BaseException:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -218,19 +255,24 @@ def link_file(source: Path, target: Path) -> None:
 
     :raises FileExistsError: if there is anything of that name; it is left untouched.
     """
-    os.link(source, target, follow_symlinks=False)  # commit; unlike rename, refuses to replace
+    link_unsynced(source, target)  # commit
     sync_directory(target.parent)
+
+
+def link_unsynced(source: Path, target: Path) -> None:
+    """As :func:`link_file`, except that the directory is not synced yet."""
+    os.link(source, target, follow_symlinks=False)  # unlike rename, refuses to replace
 
 
 def move_directory(source: Path, target: Path) -> None:
     """Rename the directory *source*, with all that is in it, to *target*, atomically and durably.
 
-    :raises FileExistsError: if *target* is a directory that is not empty.
+    :raises FileExistsError: if there is anything called *target*, except an empty directory.
     """
     try:
         source.rename(target)  # commit; rename(2) replaces an empty directory, and nothing else
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise FileExistsError(errno.EEXIST, "there already", str(target)) from error
         raise
     sync_directory(target.parent)
@@ -248,6 +290,17 @@ def remove_tree(path: Path) -> None:
     """Remove the directory *path* and all below it; links are removed, not followed."""
     if is_directory(path):
         shutil.rmtree(path)
+
+
+def discard_directory(path: Path, temporary: Path) -> None:
+    """Make the directory *path* disappear in one step, durably, and then remove what was in it.
+
+    It goes into the folder *temporary* first, where it is swept later if we stop here.
+    """
+    draft = temporary / temporary_name()
+    move_directory(path, draft)  # commit
+    with suppress(OSError):  # it is gone for everybody: no reason to fail
+        remove_tree(draft)
 
 
 def append_line(path: Path, line: bytes) -> None:

@@ -138,8 +138,13 @@ class StorageTree:
 
     @property
     def lock_file(self) -> Path:
-        """The lock for changes of organizations, users and tokens."""
+        """The lock for changes of the organizations and of the list of repositories."""
         return self.root / ".registry.lock"
+
+    @property
+    def users_lock_file(self) -> Path:
+        """The lock for changes of users; may be taken while the lock above is held."""
+        return self.root / ".users.lock"
 
     @property
     def users(self) -> Path:
