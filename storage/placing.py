@@ -6,26 +6,34 @@ power cut may leave is a correct one. The caller holds the project's lock.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+import errno
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import NormalizedName
 
+from storage.errors import NameBlocked
 from storage.files import (
+    directory_entries,
+    discard_directory,
+    draft_directory,
     is_directory,
     link_file,
+    link_unsynced,
+    make_directory,
     move_directory,
     put_file,
     remove_file,
-    remove_tree,
+    status_of,
     sync_directory,
-    temporary_name,
     write_synced,
 )
 from storage.layout import COMPANION_SUFFIXES, RepositoryTree
 from storage.names import is_filename
+from storage.simple import has_project
+
+log = logging.getLogger("packhouse.storage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +49,27 @@ class Bundle:
 def place_file(tree: RepositoryTree, bundle: Bundle) -> None:
     """Make the file visible; whole and on disk when this returns.
 
-    :raises FileExistsError: if there is anything of that name; it is left untouched.
+    :raises NameBlocked: if there is anything of its name, or of what goes with it; it is left untouched.
     """
-    if is_directory(tree.project(bundle.project)):
-        _place_in_project(tree, bundle)
-    else:
-        _place_with_project(tree, bundle)
+    try:
+        if has_project(tree, bundle.project):
+            _place_in_project(tree, bundle)
+        else:
+            _place_with_project(tree, bundle)
+    except FileExistsError as error:
+        raise NameBlocked(bundle.filename) from error
 
 
 def _place_in_project(tree: RepositoryTree, bundle: Bundle) -> None:
     artifact = tree.artifact(bundle.project, bundle.filename)
-    if os.path.lexists(artifact):
-        raise FileExistsError(str(artifact))
-    for suffix, content in bundle.companions.items():
-        put_file(tree.companion(bundle.project, bundle.filename, suffix), content, temporary=tree.temporary)
+    if status_of(artifact) is not None:
+        raise FileExistsError(errno.EEXIST, "there already", str(artifact))
+    for suffix in COMPANION_SUFFIXES:
+        path = tree.companion(bundle.project, bundle.filename, suffix)
+        if suffix in bundle.companions:
+            put_file(path, bundle.companions[suffix], temporary=tree.temporary)
+        else:  # a deletion that was killed may have left one of another file
+            remove_file(path)
     # Sidecar first: whoever sees the artifact, even after a power cut, can rely on its sidecar.
     sync_directory(artifact.parent)
     link_file(bundle.artifact, artifact)  # commit
@@ -65,36 +80,33 @@ def _place_with_project(tree: RepositoryTree, bundle: Bundle) -> None:
 
     So a project is listed exactly while it has a file, and the list of projects never has to look into folders.
     """
-    draft = tree.temporary / temporary_name()
-    draft.mkdir()
-    try:
-        os.link(bundle.artifact, draft / bundle.filename, follow_symlinks=False)
+    if not is_directory(tree.packages):
+        make_directory(tree.packages)  # empty folders may be left out of a backup
+    with draft_directory(tree.temporary) as draft:
+        link_unsynced(bundle.artifact, draft / bundle.filename)
         for suffix, content in bundle.companions.items():
             write_synced(draft / f"{bundle.filename}{suffix}", content)
         sync_directory(draft)
         move_directory(draft, tree.project(bundle.project))  # commit
-    except BaseException:
-        with suppress(OSError):
-            remove_tree(draft)
-        raise
 
 
 def withdraw_file(tree: RepositoryTree, project: NormalizedName, filename: str) -> None:
     """Remove a file from its project; gone on disk when this returns. With the last file the project goes."""
     folder = tree.project(project)
     if _holds_nothing_but(folder, filename):
-        draft = tree.temporary / temporary_name()
-        move_directory(folder, draft)  # commit
-        remove_tree(draft)
+        discard_directory(folder, tree.temporary)  # commit
         return
     remove_file(tree.artifact(project, filename))  # commit
-    for suffix in COMPANION_SUFFIXES:
-        remove_file(tree.companion(project, filename, suffix))
+    try:
+        for suffix in COMPANION_SUFFIXES:
+            remove_file(tree.companion(project, filename, suffix))
+    except OSError:  # the file is gone all the same, and nobody looks at what went with it
+        log.exception("what went with %s could not be removed", tree.artifact(project, filename))
 
 
 def _holds_nothing_but(folder: Path, filename: str) -> bool:
     """Whether *folder* goes with *filename*: it holds no other file, and no leavings but of files that are gone."""
-    names = {entry.name for entry in os.scandir(folder)}
+    names = {entry.name for entry in directory_entries(folder)}
     others = names - {filename, *(f"{filename}{suffix}" for suffix in COMPANION_SUFFIXES)}
     return all(_is_orphan(name, names) for name in others)
 

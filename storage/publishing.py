@@ -6,7 +6,6 @@ Metadata comes from inside the archive; what a form says is a claim that must ag
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +13,21 @@ from typing import NamedTuple
 
 from storage.distributions import read_distribution
 from storage.errors import FileAlreadyExists, InvalidDistribution, NameBlocked
-from storage.files import encode_json, is_regular, open_regular, overwrite_file, read_json, replace_file
+from storage.files import (
+    encode_json,
+    is_regular,
+    open_regular,
+    overwrite_file,
+    read_json,
+    replace_file,
+    status_of,
+    sync_directory,
+)
 from storage.layout import ATTESTATIONS_SUFFIX, CORE_METADATA_SUFFIX, SIDECAR_SUFFIX, RepositoryTree
 from storage.limits import Limits
 from storage.placing import Bundle, place_file
 from storage.sidecars import Actor, Digests, File, Sidecar
+from storage.simple import has_project
 from storage.statuses import ProjectClosed, read_status
 from storage.trash import trash_entries
 from storage.uploads import Incoming
@@ -118,7 +127,7 @@ def publish(tree: RepositoryTree, upload: Upload, *, reuse_filenames: bool) -> A
         raise ProjectClosed(file.project, status)
     standing = find_standing(tree, upload.sidecar)
     if standing is not None:
-        _mend(tree, upload, standing)
+        mend_file(tree, upload, standing)
         return Added(standing, created=False)
     if not reuse_filenames:
         _check_deleted(tree, file)
@@ -136,7 +145,7 @@ def find_standing(tree: RepositoryTree, sidecar: Sidecar) -> Sidecar | None:
     """
     file = sidecar.file
     artifact = tree.artifact(file.project, file.filename)
-    if not os.path.lexists(artifact):
+    if not has_project(tree, file.project) or status_of(artifact) is None:
         return None
     if not is_regular(artifact):
         raise NameBlocked(file.filename)
@@ -156,19 +165,39 @@ def find_standing(tree: RepositoryTree, sidecar: Sidecar) -> Sidecar | None:
     return standing
 
 
+def mend_file(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> None:
+    """Make the stored file whole again from the same bytes, where it is not; on disk when this returns.
+
+    :raises NameBlocked: if a folder has the name of what goes with the file.
+    """
+    try:
+        _mend(tree, upload, standing)
+    except FileExistsError as error:
+        raise NameBlocked(standing.file.filename) from error
+    # Whoever stored it may have been killed before this, and what is answered now promises as much.
+    sync_directory(tree.project(standing.file.project))
+    sync_directory(tree.packages)
+
+
 def _mend(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> None:
-    """Make the stored file whole again from the same bytes, where it is not."""
     file, companions = standing.file, upload.bundle.companions
     path = tree.core_metadata(file.project, file.filename)
-    is_served = file.core_metadata_sha256 is not None and CORE_METADATA_SUFFIX in companions
-    if is_served and not (is_regular(path) and hash_file(path) == file.core_metadata_sha256):
+    served = file.core_metadata_sha256 if CORE_METADATA_SUFFIX in companions else None
+    if served is not None and not _has_sha256(path, served):
         replace_file(path, companions[CORE_METADATA_SUFFIX], temporary=tree.temporary)
     if standing is upload.sidecar:
         path = tree.sidecar(file.project, file.filename)
         replace_file(path, companions[SIDECAR_SUFFIX], temporary=tree.temporary)
     artifact = tree.artifact(file.project, file.filename)
-    if hash_file(artifact) != file.sha256:
+    if not _has_sha256(artifact, file.sha256):
         overwrite_file(upload.bundle.artifact, artifact)
+
+
+def _has_sha256(path: Path, sha256: str) -> bool:
+    try:
+        return hash_file(path) == sha256
+    except (FileNotFoundError, PermissionError):
+        return False
 
 
 def _check_deleted(tree: RepositoryTree, file: File) -> None:

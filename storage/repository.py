@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import BinaryIO
 
 from packaging.utils import NormalizedName
@@ -30,6 +31,7 @@ from storage.files import (
     is_directory,
     is_regular,
     lock,
+    make_directory,
     open_regular,
     read_json,
     replace_file,
@@ -38,7 +40,7 @@ from storage.layout import ATTESTATIONS_SUFFIX, RepositoryTree
 from storage.limits import Limits
 from storage.names import parse_filename
 from storage.placing import place_file, withdraw_file
-from storage.publishing import Added, Claims, find_standing, publish, read_upload
+from storage.publishing import Added, Claims, Upload, find_standing, hash_file, mend_file, publish, read_upload
 from storage.sidecars import Actor, File, Sidecar, new_id, now
 from storage.simple import ProjectDetail, find_file, look_up_file, project_detail, project_names, read_files
 from storage.statuses import ProjectStatus, check_reason, write_status
@@ -76,6 +78,9 @@ class RepositorySettings:
         return encode_json(asdict(self))
 
 
+_DEFAULTS = RepositorySettings(name="")  # a value of the right type for each field
+
+
 class Repository:
     """A named set of projects with one simple index."""
 
@@ -105,8 +110,9 @@ class Repository:
             document = read_json(self.tree.repository_file)
             known = {f.name: document[f.name] for f in fields(RepositorySettings) if f.name in document}
             settings = RepositorySettings(**known)
-            if not isinstance(settings.private, bool):
-                raise ValueError("'private' is neither true nor false")
+            for name, value in known.items():
+                if type(value) is not type(getattr(_DEFAULTS, name)):
+                    raise ValueError(f"{name!r} cannot be {value!r}")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RepositoryNotFound(self.org, self.slug) from error
         except (ValueError, TypeError) as error:
@@ -116,9 +122,9 @@ class Repository:
 
     def change_settings(self, change: dict[str, object]) -> RepositorySettings:
         """Replace some fields of the settings and return them all; on disk when this returns."""
-        with self._lock(""):
+        with self.locked(""):
             settings = RepositorySettings(**{**asdict(self.settings), **change})
-            replace_file(self.tree.repository_file, settings.encode())
+            replace_file(self.tree.repository_file, settings.encode(), temporary=self.tree.temporary)
         return settings
 
     # --- reading ---
@@ -196,6 +202,8 @@ class Repository:
 
     def receive(self) -> Incoming:
         """Return a temporary file for an upload to this repository; no lock is held while it fills."""
+        if not is_directory(self.tree.temporary):
+            self._make_dotted(self.tree.temporary)
         return Incoming(self.tree.temporary, self.limits.max_file_size)
 
     def add_file(
@@ -228,7 +236,7 @@ class Repository:
             claims=claims,
             attestations=attestations,
         )
-        with self._lock(upload.sidecar.file.project):
+        with self.locked(upload.sidecar.file.project):
             added = publish(self.tree, upload, reuse_filenames=settings.reuse_filenames)
         if added.created:
             self._record("published", actor, added.sidecar.file)
@@ -266,7 +274,7 @@ class Repository:
         return [self._change_yank(project, filename, reason, actor) for filename in sorted(filenames)]
 
     def _change_yank(self, project: NormalizedName, filename: str, reason: str | None, actor: Actor) -> Sidecar:
-        with self._lock(project):
+        with self.locked(project):
             before = self.any_sidecar(project, filename)
             after = before.with_yanked(reason)
             if after == before:
@@ -283,7 +291,7 @@ class Repository:
 
         :raises ProjectNotFound: if the repository holds no file of it.
         """
-        with self._lock(project):
+        with self.locked(project):
             if not is_directory(self.tree.project(project)):
                 raise ProjectNotFound(project)
             write_status(self.tree, project, status, actor)
@@ -297,12 +305,13 @@ class Repository:
 
         :raises FileNotFound: if it is not there, or damaged.
         """
-        with self._lock(project):
+        with self.locked(project):
             sidecar = self.any_sidecar(project, filename)
             put_into_trash(self.tree, sidecar, actor)
             withdraw_file(self.tree, project, filename)
+            entry = find_in_trash(self.tree, project, sidecar.id)
         self._record("deleted", actor, sidecar.file)
-        return find_in_trash(self.tree, project, sidecar.id)
+        return entry
 
     def trash(self, project: NormalizedName | None = None) -> Iterator[TrashEntry]:
         """Yield the deleted files, of one project or all; purged ones included."""
@@ -311,29 +320,51 @@ class Repository:
     def restore_file(self, project: NormalizedName, entry_id: str, actor: Actor) -> Sidecar:
         """Bring a deleted file back, with its sidecar and yank state.
 
-        :raises FileNotFound: if the trash has no such file.
+        :raises FileNotFound: if the trash has no such file, or it is damaged.
         :raises FileAlreadyExists: if its name has been taken by other bytes since.
         """
-        with self._lock(project):
+        with self.locked(project):
             entry = find_in_trash(self.tree, project, entry_id)
-            if find_standing(self.tree, entry.sidecar) is None:
-                place_file(self.tree, bundle_from_trash(self.tree, entry))
+            bundle = bundle_from_trash(self.tree, entry)
+            if hash_file(bundle.artifact) != entry.sidecar.file.sha256:
+                raise FileNotFound(entry.sidecar.file.filename)
+            standing = find_standing(self.tree, entry.sidecar)
+            if standing is None:
+                place_file(self.tree, bundle)
+            else:
+                mend_file(self.tree, Upload(entry.sidecar, bundle), standing)
             drop_from_trash(self.tree, entry)
         self._record("restored", actor, entry.sidecar.file)
-        return entry.sidecar
+        return standing or entry.sidecar
 
     # --- pieces ---
 
     @contextmanager
-    def _lock(self, project: str) -> Iterator[None]:
-        """Hold the lock of *project*, or of the settings for ""."""
+    def locked(self, project: str) -> Iterator[None]:
+        """Hold the lock for changes of *project*, or of the settings for "".
+
+        :raises RepositoryNotFound: if the repository has been deleted.
+        :raises StorageBusy: if somebody else has held it for too long.
+        """
         if not is_regular(self.tree.repository_file):
             raise RepositoryNotFound(self.org, self.slug)
         what = f"the project {project!r}" if project else f"the repository '{self.org}/{self.slug}'"
-        if not is_directory(self.tree.locks):
-            self.tree.locks.mkdir(exist_ok=True)  # dotted folders may be left out of a backup
-        with lock(self.tree.lock_file(project), what, self.lock_timeout):
-            yield
+        try:
+            if not is_directory(self.tree.locks):
+                self._make_dotted(self.tree.locks)
+            with lock(self.tree.lock_file(project), what, self.lock_timeout):
+                yield
+        except FileNotFoundError as error:
+            if is_regular(self.tree.repository_file):
+                raise
+            raise RepositoryNotFound(self.org, self.slug) from error  # deleted meanwhile
+
+    def _make_dotted(self, folder: Path) -> None:
+        """Make ``.tmp`` or ``.locks`` anew: dotted folders may be left out of a backup."""
+        try:
+            make_directory(folder)
+        except FileNotFoundError as error:
+            raise RepositoryNotFound(self.org, self.slug) from error
 
     def _record(self, event: str, actor: Actor, file: File, **more: object) -> None:
         facts = {"project": file.project, "version": file.version, "filename": file.filename, "sha256": file.sha256}

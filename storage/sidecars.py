@@ -30,6 +30,7 @@ from storage.names import PackageType, parse_filename
 FORMAT_VERSION = 1
 SERVER_VERSION = "0.1.0"
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -199,7 +200,7 @@ class Sidecar:
         """
         return cls(
             file=file_from_json(document, filename),
-            id=_text(document, "id"),
+            id=_id(document),
             name=_text(document, "name"),
             digests=Digests(**{key: _text(document, key) for key in Digests.__slots__}),
             uploader=Actor.from_json(_mapping(document, "uploader")),
@@ -237,7 +238,8 @@ def file_from_json(document: Mapping[str, Any], filename: str) -> File:
         raise ValueError("it names another file")
     if size is None:
         raise ValueError("its size is missing")
-    if not _SHA256.fullmatch(sha256):
+    core_metadata_sha256 = _optional_text(document, "core_metadata_sha256")
+    if not all(_SHA256.fullmatch(digest) for digest in (sha256, core_metadata_sha256) if digest is not None):
         raise ValueError("its sha256 is not 64 hexadecimal digits")
     return File(
         filename=filename,
@@ -248,7 +250,7 @@ def file_from_json(document: Mapping[str, Any], filename: str) -> File:
         sha256=sha256,
         upload_time=parse_time(_text(document, "upload_time")),
         requires_python=_optional_text(document, "requires_python"),
-        core_metadata_sha256=_optional_text(document, "core_metadata_sha256"),
+        core_metadata_sha256=core_metadata_sha256,
         yanked_reason=_optional_text(document, "yanked_reason"),
     )
 
@@ -276,7 +278,10 @@ def parse_time(text: str) -> datetime:
     when = datetime.fromisoformat(text)
     if when.tzinfo is None:
         raise ValueError("a time without a time zone")
-    return when.astimezone(UTC)
+    try:
+        return when.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("a time before year 1 or after year 9999") from error
 
 
 def now() -> datetime:
@@ -292,6 +297,13 @@ def _text(document: Mapping[str, Any], key: str, default: object = _REQUIRED) ->
     if not isinstance(value, str):
         raise ValueError(f"its {key} is missing or not a text")
     return value
+
+
+def _id(document: Mapping[str, Any]) -> str:
+    text = _text(document, "id")
+    if not _ID.fullmatch(text):  # it becomes part of a path in the trash
+        raise ValueError("its id is not a UUID")
+    return text
 
 
 def _optional_text(document: Mapping[str, Any], key: str) -> str | None:

@@ -13,7 +13,6 @@ The caller holds the project's lock.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,24 +24,26 @@ from packaging.utils import NormalizedName
 from storage.damage import report_damage
 from storage.errors import FileNotFound
 from storage.files import (
+    discard_directory,
+    draft_directory,
     encode_json,
     is_directory,
     is_regular,
+    link_unsynced,
     make_directory,
     move_directory,
     open_regular,
     read_json,
     remove_file,
-    remove_tree,
     subdirectories,
     sync_directory,
-    temporary_name,
     write_synced,
 )
 from storage.layout import COMPANION_SUFFIXES, SIDECAR_SUFFIX, RepositoryTree
-from storage.names import is_normalized_project
+from storage.names import is_filename, is_normalized_project
 from storage.placing import Bundle
 from storage.sidecars import Actor, Sidecar, format_time, now, parse_time
+from storage.simple import has_project
 
 DELETION_FILE = "deletion.json"
 
@@ -66,43 +67,43 @@ def put_into_trash(tree: RepositoryTree, sidecar: Sidecar, actor: Actor) -> None
     """Give the file a second home in the trash; it is still among its project's files when this returns."""
     project, filename = sidecar.file.project, sidecar.file.filename
     folder = tree.project(project)
-    draft = tree.temporary / temporary_name()
-    draft.mkdir()
-    try:
+    with draft_directory(tree.temporary) as draft:
         for suffix in ("", *COMPANION_SUFFIXES):
             if is_regular(folder / f"{filename}{suffix}"):
-                name = f"{filename}{suffix}"
-                os.link(folder / name, draft / name, follow_symlinks=False)
+                link_unsynced(folder / f"{filename}{suffix}", draft / f"{filename}{suffix}")
         deletion = {"deleted_at": format_time(now()), "deleted_by": actor.to_json()}
         write_synced(draft / DELETION_FILE, encode_json(deletion))
         sync_directory(draft)
+        make_directory(tree.trash)
         make_directory(tree.trash / project)
-        remove_tree(_entry(tree, project, sidecar.id))  # of an interrupted deletion
-        move_directory(draft, _entry(tree, project, sidecar.id))
-    finally:
-        remove_tree(draft)
+        entry = _entry(tree, project, sidecar.id)
+        if is_directory(entry):  # of an interrupted deletion
+            discard_directory(entry, tree.temporary)
+        move_directory(draft, entry)
 
 
 def trash_entries(tree: RepositoryTree, project: NormalizedName | None = None) -> Iterator[TrashEntry]:
     """Yield what was deleted from *project*, or from the whole repository; purged files included."""
-    for name in [project] if project else sorted(subdirectories(tree.trash)):
+    names = sorted(subdirectories(tree.trash))
+    for name in names if project is None else [project] if project in names else []:
         if not is_normalized_project(name):
             continue
         for entry_id in sorted(subdirectories(tree.trash / name)):
-            entry = _read_entry(tree.trash / name / entry_id)
+            entry = read_entry(tree.trash / name / entry_id)
             if entry is not None and not _is_live(tree, entry.sidecar):
                 yield entry
 
 
 def find_in_trash(tree: RepositoryTree, project: NormalizedName, entry_id: str) -> TrashEntry:
-    """Return the entry that can be restored.
+    """Return the entry that can be restored; also one that was, if we were killed before it could be dropped.
 
     :raises FileNotFound: if there is none, or it is purged.
     """
-    for entry in trash_entries(tree, project):
-        if entry.id == entry_id and not entry.purged:
-            return entry
-    raise FileNotFound(entry_id)
+    there = project in subdirectories(tree.trash) and entry_id in subdirectories(tree.trash / project)
+    entry = read_entry(_entry(tree, project, entry_id)) if there else None
+    if entry is None or entry.purged:
+        raise FileNotFound(entry_id)
+    return entry
 
 
 def bundle_from_trash(tree: RepositoryTree, entry: TrashEntry) -> Bundle:
@@ -119,9 +120,7 @@ def bundle_from_trash(tree: RepositoryTree, entry: TrashEntry) -> Bundle:
 
 def drop_from_trash(tree: RepositoryTree, entry: TrashEntry) -> None:
     """Remove an entry whose file is among its project's files again."""
-    draft = tree.temporary / temporary_name()
-    move_directory(_entry(tree, entry.sidecar.file.project, entry.id), draft)
-    remove_tree(draft)
+    discard_directory(_entry(tree, entry.sidecar.file.project, entry.id), tree.temporary)
 
 
 def purge_from_trash(tree: RepositoryTree, entry: TrashEntry) -> None:
@@ -137,26 +136,31 @@ def _entry(tree: RepositoryTree, project: NormalizedName, entry_id: str) -> Path
     return tree.trash / project / entry_id
 
 
-def _read_entry(folder: Path) -> TrashEntry | None:
+def read_entry(folder: Path) -> TrashEntry | None:
+    """Return the deleted file in *folder*, also if it is live (again); None if it is damaged."""
     try:
         deletion = read_json(folder / DELETION_FILE)
         filename = _deleted_filename(folder)
         sidecar = Sidecar.from_json(read_json(folder / f"{filename}{SIDECAR_SUFFIX}"), filename)
+        if (sidecar.file.project, sidecar.id) != (folder.parent.name, folder.name):
+            raise ValueError("is the folder of another file")
         return TrashEntry(
             sidecar,
             parse_time(str(deletion.get("deleted_at"))),
             Actor.from_json(_object(deletion.get("deleted_by"))),
             purged=not is_regular(folder / filename),
         )
-    except (FileNotFoundError, ValueError) as error:
-        report_damage(folder, str(error))
+    except (OSError, ValueError) as error:
+        if is_directory(folder):  # else it has been restored meanwhile
+            report_damage(folder, str(error))
         return None
 
 
 def _deleted_filename(folder: Path) -> str:
     for path in folder.iterdir():
-        if path.name.endswith(SIDECAR_SUFFIX) and path.name != DELETION_FILE:
-            return path.name.removesuffix(SIDECAR_SUFFIX)
+        filename = path.name.removesuffix(SIDECAR_SUFFIX)
+        if filename != path.name and is_filename(filename):
+            return filename
     raise ValueError("has no sidecar")
 
 
@@ -169,9 +173,9 @@ def _object(value: object) -> dict[str, Any]:
 def _is_live(tree: RepositoryTree, sidecar: Sidecar) -> bool:
     """Whether the file with this very id is among its project's files."""
     file = sidecar.file
-    if not is_directory(tree.project(file.project)) or not is_regular(tree.artifact(file.project, file.filename)):
+    if not has_project(tree, file.project) or not is_regular(tree.artifact(file.project, file.filename)):
         return False
     try:
         return read_json(tree.sidecar(file.project, file.filename)).get("id") == sidecar.id
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return False

@@ -81,8 +81,9 @@ class Incoming:
 
     def close(self) -> None:
         """Remove the temporary name; may be called again."""
-        self._file.close()
         with suppress(OSError):  # what stays is swept later
+            self._file.close()
+        with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
 
