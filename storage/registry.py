@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -24,23 +24,27 @@ from storage.errors import (
     OrganizationNotFound,
     RepositoryNotFound,
     StorageDamaged,
+    TokenNotFound,
     UserNotFound,
 )
 from storage.files import (
     LOCK_TIMEOUT,
+    directory_entries,
+    discard_directory,
+    draft_directory,
     encode_json,
     is_directory,
     is_regular,
     lock,
+    make_directories,
     make_directory,
     move_directory,
     read_json,
-    remove_tree,
     replace_file,
+    status_of,
     subdirectories,
     sweep,
     sync_directory,
-    temporary_name,
     write_synced,
 )
 from storage.layout import RepositoryTree, StorageTree
@@ -78,14 +82,16 @@ class Registry:
         :raises StorageDamaged: if it is not empty, yet not a storage, or one of a later format.
         :raises OSError: if it cannot be read or written.
         """
+        # The storage itself may be a link, to another disk for example; nothing below it may be one.
+        root = root.resolve()
         self.tree = StorageTree(root)
         self.limits = limits or Limits()
         self.lock_timeout = lock_timeout  # seconds
-        self.users = UserStore(self.tree)
+        self.users = UserStore(self.tree, lock_timeout)
         self.tokens = TokenStore(self.tree)
         self.downloads = DownloadCounter()
         self._catalogs: dict[Path, Catalog] = {}
-        make_directory(root)
+        make_directories(root)
         if not is_regular(self.tree.registry_file):
             with lock(self.tree.lock_file, "the storage", lock_timeout):
                 if not is_regular(self.tree.registry_file):
@@ -94,7 +100,7 @@ class Registry:
 
     def _initialize(self) -> None:
         """Make ``registry.json`` in an empty folder."""
-        strangers = [path.name for path in self.tree.root.iterdir() if not path.name.startswith(".")]
+        strangers = {entry.name for entry in directory_entries(self.tree.root)} - {"lost+found"}  # a disk's own
         if strangers:
             reason = f"is missing, and {self.tree.root} is not empty ({min(strangers)!r} is in it)"
             remedy = (
@@ -119,7 +125,7 @@ class Registry:
 
     def sweep(self) -> int:
         """Remove old leftovers of crashes; costs the same however many projects there are. Return their number."""
-        removed = sweep(self.tree.root)
+        removed = sweep(self.tree.root) + sweep(self.tree.users) + sweep(self.tree.tokens)
         for organization in self.organizations():
             removed += sweep(self.tree.organization(organization.slug))
             removed += sum(sweep(repository.tree.temporary) for repository in self.repositories(organization.slug))
@@ -163,10 +169,13 @@ class Registry:
         """
         organization = Organization(check_organization_slug(org), name or org, new_id(now()), format_time(now()))
         document = {"format": FORMAT_VERSION, **asdict(organization)}
-        draft = self.tree.root / temporary_name()
-        draft.mkdir()
-        write_synced(draft / "organization.json", encode_json(document))
-        self._reveal(draft, self.tree.organization(org), "organization", org)
+        with self._lock(), draft_directory(self.tree.root) as draft:
+            if status_of(self.tree.organization(org)) is not None:
+                raise AlreadyExists("organization", org)
+            write_synced(draft / "organization.json", encode_json(document))
+            self._forget_organization(org)  # what a deletion left that was killed
+            sync_directory(draft)
+            move_directory(draft, self.tree.organization(org))  # commit
         return organization
 
     def delete_organization(self, org: str) -> None:
@@ -174,20 +183,19 @@ class Registry:
 
         :raises OrganizationNotFound: if there is none of that name.
         """
-        self.organization(org)
-        self._revoke_tokens(org, None)
-        for user in self.users.list():
-            if org in user.roles:
-                self.users.change_role(user.name, org, None)
-        self._remove(self.tree.organization(org), self.tree.root)
+        with self._lock():
+            self.organization(org)
+            discard_directory(self.tree.organization(org), self.tree.root)  # commit
+        # Where this is not reached, create_organization() sees to it before the name means anything again.
+        self._forget_organization(org)
 
     # --- repositories ---
 
     def repositories(self, org: str) -> list[Repository]:
-        """Return the repositories of an organization, by slug; a damaged one hides itself."""
+        """Return the repositories of an organization, by slug, those with damaged settings among them."""
         slugs = sorted(subdirectories(self.tree.organization(org))) if self._is_organization(org) else []
-        trees = ((slug, self.tree.repository(org, slug)) for slug in slugs if is_slug(slug))
-        return [self._repository(tree, org, slug) for slug, tree in trees if is_regular(tree.repository_file)]
+        found = [self._repository(self.tree.repository(org, slug), org, slug) for slug in slugs if is_slug(slug)]
+        return [repository for repository in found if is_regular(repository.tree.repository_file)]
 
     def repository(self, org: str, repo: str) -> Repository:
         """Return one repository.
@@ -195,8 +203,9 @@ class Registry:
         :raises RepositoryNotFound: if there is none of that name.
         """
         tree = self.tree.repository(org, repo)
-        # A link instead of a folder could lead out of the storage: subdirectories() and is_regular() follow none.
-        if not self._is_organization(org) or not is_slug(repo) or not is_regular(tree.repository_file):
+        # A link instead of a folder could lead out of the storage.
+        there = self._is_organization(org) and is_slug(repo) and is_directory(tree.root)
+        if not there or not is_regular(tree.repository_file):
             raise RepositoryNotFound(org, repo)
         return self._repository(tree, org, repo)
 
@@ -208,25 +217,28 @@ class Registry:
         :raises AlreadyExists: if there is one of that name.
         """
         check_repository_slug(repo)
-        self.organization(org)
-        draft = RepositoryTree(self.tree.organization(org) / temporary_name())
-        draft.root.mkdir()
-        for folder in (draft.packages, draft.trash, draft.downloads, draft.temporary, draft.locks):
-            folder.mkdir()
-        write_synced(draft.events_file, b"")
-        write_synced(draft.repository_file, settings.encode())
-        self._reveal(draft.root, self.tree.repository(org, repo).root, "repository", f"{org}/{repo}")
-        return self.repository(org, repo)
+        with self._lock():
+            self.organization(org)
+            tree = self.tree.repository(org, repo)
+            if status_of(tree.root) is not None:
+                raise AlreadyExists("repository", f"{org}/{repo}")
+            with draft_directory(self.tree.organization(org)) as folder:
+                self._fill(RepositoryTree(folder), settings)
+                self._revoke_tokens(org, repo)  # what a deletion left that was killed
+                sync_directory(folder)
+                move_directory(folder, tree.root)  # commit
+        return self._repository(tree, org, repo)
 
     def delete_repository(self, org: str, repo: str) -> None:
         """Remove a repository with all its files, and the tokens for it alone.
 
         :raises RepositoryNotFound: if there is none of that name.
         """
-        repository = self.repository(org, repo)
-        # Before the folder: a token must never open a later repository of the same name.
+        with self._lock():
+            repository = self.repository(org, repo)
+            discard_directory(repository.tree.root, self.tree.organization(org))  # commit
+        # Where this is not reached, create_repository() sees to it before the name means anything again.
         self._revoke_tokens(org, repo)
-        self._remove(repository.tree.root, self.tree.organization(org))
 
     def catalog(self, repository: Repository) -> Catalog:
         """Return the list of all files of a repository, as far as this process has seen them."""
@@ -296,33 +308,32 @@ class Registry:
             check_organization_slug(org)
         except InvalidName:
             return False
-        return is_regular(self.tree.organization_file(org)) and not self.tree.organization(org).is_symlink()
+        return is_directory(self.tree.organization(org)) and is_regular(self.tree.organization_file(org))
 
     def _repository(self, tree: RepositoryTree, org: str, repo: str) -> Repository:
         return Repository(tree, org, repo, self.limits, self.lock_timeout)
 
-    def _reveal(self, draft: Path, folder: Path, kind: str, name: str) -> None:
-        """Make the finished *draft* appear as *folder*, in one step.
+    def _fill(self, tree: RepositoryTree, settings: RepositorySettings) -> None:
+        for folder in (tree.packages, tree.trash, tree.downloads, tree.temporary, tree.locks):
+            make_directory(folder)
+        write_synced(tree.events_file, b"")
+        write_synced(tree.repository_file, settings.encode())
 
-        :raises AlreadyExists: if there is something of that name.
-        """
-        try:
-            sync_directory(draft)
-            move_directory(draft, folder)  # commit
-        except (FileExistsError, NotADirectoryError) as error:
-            raise AlreadyExists(kind, name) from error
-        finally:
-            remove_tree(draft)
+    def _lock(self) -> AbstractContextManager[None]:
+        return lock(self.tree.lock_file, "the list of repositories", self.lock_timeout)
 
-    def _remove(self, folder: Path, parent: Path) -> None:
-        """Make *folder* disappear in one step, then remove what was in it; what a crash leaves is swept."""
-        draft = parent / temporary_name()
-        move_directory(folder, draft)  # commit
-        remove_tree(draft)
+    def _forget_organization(self, org: str) -> None:
+        """Take away every token and every role in an organization that is not there."""
+        self._revoke_tokens(org, None)
+        for user in self.users.list():
+            if org in user.roles:
+                with suppress(UserNotFound):  # deleted meanwhile
+                    self.users.change_role(user.name, org, None)
 
     def _revoke_tokens(self, org: str, repo: str | None) -> None:
         for token in self.tokens.list(org, repo):
-            self.tokens.revoke(token.id)
+            with suppress(TokenNotFound):  # revoked meanwhile
+                self.tokens.revoke(token.id)
 
 
 def write_registry_file(tree: StorageTree) -> None:
@@ -336,7 +347,7 @@ def mend_registry_file(root: Path) -> bool:
 
     Leaves alone what is of another format, and a folder in which nothing is ours.
     """
-    tree = StorageTree(root)
+    tree = StorageTree(root.resolve())
     try:
         document = read_json(tree.registry_file)
     except (FileNotFoundError, ValueError):

@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from storage.errors import AlreadyExists, UserNotFound
-from storage.files import is_regular, lock, remove_file, replace_file
+from storage.files import directory_entries, is_regular, lock, remove_file, replace_file
+from storage.layout import StorageTree
 from storage.registry import Registry
 from storage.repository import Repository, RepositorySettings
 from storage.sidecars import Actor
@@ -38,7 +39,7 @@ def start(registry: Registry, hash_password: Callable[[str], str]) -> Start | No
     """
     with lock(registry.tree.starting_lock_file, "the first start", registry.lock_timeout):
         if not is_regular(registry.tree.starting_file):
-            if registry.organizations() or registry.users.list() or registry.tokens.list():
+            if _holds_anything(registry.tree):
                 return None
             replace_file(registry.tree.starting_file, b"")
         repository = _make_repository(registry)
@@ -46,6 +47,14 @@ def start(registry: Registry, hash_password: Callable[[str], str]) -> Start | No
         publishing, reading = _make_tokens(registry)
         remove_file(registry.tree.starting_file)  # commit
     return Start(repository, USER, password, publishing, reading)
+
+
+def _holds_anything(tree: StorageTree) -> bool:
+    """Whether somebody has made anything here, be it damaged by now."""
+    ours = (tree.registry_file.name, tree.users.name, tree.tokens.name, "lost+found")
+    return any(e.name not in ours for e in directory_entries(tree.root)) or any(
+        directory_entries(folder) for folder in (tree.users, tree.tokens)
+    )
 
 
 def _make_repository(registry: Registry) -> Repository:
@@ -66,12 +75,13 @@ def _make_user(registry: Registry, hash_password: Callable[[str], str]) -> str:
 
 
 def _make_tokens(registry: Registry) -> tuple[str, str]:
-    for token in registry.tokens.list():
-        registry.tokens.revoke(token.id)
     scopes = {
         "publish (made at the first start)": frozenset({Scope.READ_PACKAGES, Scope.WRITE_PACKAGES}),
         "install (made at the first start)": frozenset({Scope.READ_PACKAGES}),
     }
+    for token in registry.tokens.list(ORGANIZATION, REPOSITORY):
+        if token.description in scopes:  # others were made at the command line meanwhile
+            registry.tokens.revoke(token.id)
     publishing, reading = (
         registry.tokens.create(ORGANIZATION, REPOSITORY, held, Actor("command line"), description=description)[1]
         for description, held in scopes.items()

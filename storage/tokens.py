@@ -14,13 +14,24 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from storage.errors import InvalidValue, TokenNotFound
-from storage.files import encode_json, make_directory, put_file, read_json, remove_file, replace_file
+from storage.files import (
+    directory_entries,
+    encode_json,
+    is_directory,
+    make_directory,
+    put_file,
+    read_json,
+    remove_file,
+    replace_file,
+    status_of,
+)
 from storage.layout import StorageTree
 from storage.sidecars import Actor, format_time, now, parse_time
 
@@ -111,15 +122,21 @@ class Token:
                 sha256=str(document["sha256"]),
                 description=str(document["description"]),
                 org=str(document["organization"]),
-                repo=document["repository"],
+                repo=_optional_text(document["repository"]),
                 scopes=frozenset(Scope(name) for name in document["scopes"]),
                 created_at=parse_time(document["created_at"]),
                 created_by=Actor.from_json(document["created_by"]),
-                user=document["user"],
+                user=_optional_text(document["user"]),
                 expires_at=document["expires_at"] and parse_time(document["expires_at"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a token: {error}") from error
+
+
+def _optional_text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("neither a text nor null")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +195,8 @@ class TokenStore:
         if not _TOKEN_ID.fullmatch(token_id):
             raise TokenNotFound(token_id)
         try:
+            if not is_directory(self._tree.tokens):  # a link could lead out of the storage
+                raise TokenNotFound(token_id)
             token = Token.from_json(read_json(self._tree.token_file(token_id)))
         except FileNotFoundError as error:
             raise TokenNotFound(token_id) from error
@@ -203,10 +222,11 @@ class TokenStore:
     def list(self, org: str | None = None, repo: str | None = None) -> list[Token]:
         """Return the tokens, oldest first; of one organization, or of one repository alone."""
         tokens = []
-        for path in self._tree.tokens.glob("*.json"):
-            if _TOKEN_ID.fullmatch(path.stem):
+        for entry in directory_entries(self._tree.tokens):
+            token_id = entry.name.removesuffix(".json")
+            if _TOKEN_ID.fullmatch(token_id) and token_id != entry.name:
                 try:
-                    tokens.append(self.get(path.stem))
+                    tokens.append(self.get(token_id))
                 except TokenNotFound:  # revoked meanwhile, or damaged: get() has logged it
                     continue
         wanted = [t for t in tokens if org in (None, t.org) and repo in (None, t.repo)]
@@ -217,10 +237,11 @@ class TokenStore:
 
         :raises TokenNotFound: if there is none of that id.
         """
-        if not _TOKEN_ID.fullmatch(token_id) or not self._tree.token_file(token_id).exists():
+        if not _TOKEN_ID.fullmatch(token_id) or status_of(self._tree.token_file(token_id)) is None:
             raise TokenNotFound(token_id)
         remove_file(self._tree.token_file(token_id))  # commit
-        self._tree.token_use_file(token_id).unlink(missing_ok=True)
+        with suppress(OSError):  # the token is worthless all the same
+            self._tree.token_use_file(token_id).unlink(missing_ok=True)
 
     # --- last use ---
 

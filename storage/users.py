@@ -6,13 +6,27 @@ Hashing passwords is the caller's business (werkzeug.security); here the hash is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
+from storage.damage import report_damage
 from storage.errors import AlreadyExists, InvalidName, InvalidValue, StorageDamaged, UserNotFound
-from storage.files import encode_json, lock, make_directory, read_json, remove_file, replace_file
+from storage.files import (
+    LOCK_TIMEOUT,
+    directory_entries,
+    encode_json,
+    is_directory,
+    lock,
+    make_directory,
+    read_json,
+    remove_file,
+    replace_file,
+    status_of,
+)
 from storage.layout import StorageTree
 from storage.names import check_user_name
 from storage.sidecars import Actor, format_time, now, parse_time
@@ -97,9 +111,10 @@ class User:
 class UserStore:
     """The people of a storage."""
 
-    def __init__(self, tree: StorageTree) -> None:
+    def __init__(self, tree: StorageTree, lock_timeout: float = LOCK_TIMEOUT) -> None:
         """Speak for the people in *tree*."""
         self._tree = tree
+        self._lock_timeout = lock_timeout  # seconds
 
     def create(self, name: str, password_hash: str, roles: dict[str, Role]) -> User:
         """Make a user; on disk when this returns.
@@ -109,8 +124,8 @@ class UserStore:
         """
         user = User(check_user_name(name), password_hash, roles)
         make_directory(self._tree.users)
-        with lock(self._tree.lock_file, "the users"):
-            if self._tree.user_file(name).exists():
+        with self._lock():
+            if status_of(self._tree.user_file(name)) is not None:
                 raise AlreadyExists("user", name)
             self._write(user)
         return user
@@ -123,6 +138,8 @@ class UserStore:
         """
         try:
             path = self._tree.user_file(check_user_name(name))
+            if not is_directory(path.parent):  # a link could lead out of the storage
+                raise UserNotFound(name)
             user = User.from_json(read_json(path))
         except (FileNotFoundError, InvalidName) as error:
             raise UserNotFound(name) from error
@@ -134,18 +151,24 @@ class UserStore:
         return user
 
     def list(self) -> list[User]:
-        """Return everybody, by name.
-
-        :raises StorageDamaged: if a user's file does not parse.
-        """
-        return [self.get(path.stem) for path in sorted(self._tree.users.glob("*.json")) if _is_user(path.stem)]
+        """Return everybody, by name; who has a damaged file is left out, and that is logged."""
+        users = []
+        for entry in sorted(directory_entries(self._tree.users), key=lambda entry: entry.name):
+            if entry.name.endswith(".json"):
+                try:
+                    users.append(self.get(entry.name.removesuffix(".json")))
+                except UserNotFound:  # deleted meanwhile, or no user's file
+                    continue
+                except StorageDamaged as error:
+                    report_damage(Path(error.path), error.reason)
+        return users
 
     def change_password(self, name: str, password_hash: str) -> None:
         """Give a user another password.
 
         :raises UserNotFound: if there is none of that name.
         """
-        with lock(self._tree.lock_file, "the users"):
+        with self._lock():
             self._write(replace(self.get(name), password_hash=password_hash))
 
     def change_role(self, name: str, org: str, role: Role | None) -> None:
@@ -153,7 +176,7 @@ class UserStore:
 
         :raises UserNotFound: if there is none of that name.
         """
-        with lock(self._tree.lock_file, "the users"):
+        with self._lock():
             user = self.get(name)
             roles = {other: held for other, held in user.roles.items() if other != org}
             self._write(replace(user, roles=roles if role is None else {**roles, org: role}))
@@ -163,9 +186,13 @@ class UserStore:
 
         :raises UserNotFound: if there is none of that name.
         """
-        if not _is_user(name) or not self._tree.user_file(name).exists():
-            raise UserNotFound(name)
-        remove_file(self._tree.user_file(name))
+        with self._lock():  # else somebody who is just writing the user would write it anew
+            if not _is_user(name) or status_of(self._tree.user_file(name)) is None:
+                raise UserNotFound(name)
+            remove_file(self._tree.user_file(name))  # commit
+
+    def _lock(self) -> AbstractContextManager[None]:
+        return lock(self._tree.users_lock_file, "the list of users", self._lock_timeout)
 
     def _write(self, user: User) -> None:
         replace_file(self._tree.user_file(user.name), encode_json(user.to_json()), mode=0o600)
