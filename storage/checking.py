@@ -18,23 +18,25 @@ from packaging.utils import NormalizedName
 from storage.distributions import read_distribution
 from storage.errors import Invalid, NotFound, StorageDamaged
 from storage.files import (
+    directory_entries,
     encode_json,
     is_directory,
     is_regular,
-    lock,
     open_regular,
     read_json,
+    remove_file,
+    remove_tree,
     replace_file,
     sweep,
 )
 from storage.layout import COMPANION_SUFFIXES, STATUS_FILE
-from storage.names import is_filename, is_normalized_project, is_slug
+from storage.names import is_filename, is_normalized_project, is_slug, parse_filename
 from storage.registry import Registry
 from storage.repository import Repository
 from storage.sidecars import Actor, Digests, Sidecar
 from storage.statuses import Status
 from storage.tokens import Token
-from storage.trash import DELETION_FILE
+from storage.trash import read_entry
 from storage.uploads import CHUNK
 from storage.users import User
 
@@ -96,7 +98,9 @@ def _check_top(registry: Registry) -> Iterator[Finding]:
     tree = registry.tree
     organizations = {organization.slug for organization in registry.organizations()}
     for path in _visible(tree.root):
-        if path in (tree.registry_file, tree.users, tree.tokens) or path.name in organizations:
+        if path == tree.registry_file or path.name in organizations or path.name == "lost+found":
+            continue
+        if path in (tree.users, tree.tokens) and is_directory(path):
             continue
         problem = "its organization.json is missing or damaged" if is_directory(path) else _STRAY
         yield Finding(str(path), problem)
@@ -115,6 +119,8 @@ def _check_document(path: Path, read: Callable[[dict[str, object]], object]) -> 
             yield Finding(str(path), "it is not a regular file")
     except (ValueError, KeyError) as error:
         yield Finding(str(path), f"it does not parse ({error})")
+    except OSError as error:
+        yield Finding(str(path), f"it cannot be read ({error.strerror})")
 
 
 def _check_organization(registry: Registry, org: str) -> Iterator[Finding]:
@@ -128,14 +134,20 @@ def _check_organization(registry: Registry, org: str) -> Iterator[Finding]:
             yield Finding(str(path), "its repository.json is missing")
 
 
+def _check_settings(repository: Repository) -> Iterator[Finding]:
+    try:
+        _ = repository.settings
+    except StorageDamaged as error:
+        yield Finding(str(repository.tree.repository_file), f"{error.reason}; {error.remedy}")
+    except NotFound:  # deleted meanwhile
+        return
+
+
 _STRAY = "Packhouse would not have put this here; it is ignored"
 
 
 def _visible(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return sorted(folder / entry.name for entry in directory_entries(folder))
 
 
 # --- one repository ---
@@ -146,10 +158,7 @@ def check_repository(
 ) -> Iterator[Finding]:
     """Yield all that is wrong in one repository."""
     tree = repository.tree
-    try:
-        _ = repository.settings
-    except (StorageDamaged, NotFound) as error:
-        yield Finding(str(tree.repository_file), str(error))
+    yield from _check_settings(repository)
     own = (tree.repository_file, tree.packages, tree.trash, tree.downloads, tree.events_file)
     yield from (Finding(str(path), _STRAY) for path in _visible(tree.root) if path not in own)
     sweep(tree.temporary)
@@ -176,7 +185,7 @@ def _check_project(
             yield Finding(str(folder / filename), _STRAY)
             continue
         if _problems(repository, project, filename):
-            with lock(repository.tree.lock_file(project), f"the project {project!r}", repository.lock_timeout):
+            with repository.locked(project):
                 yield from _settle(repository, project, filename, repair=repair)
         progress()
 
@@ -203,6 +212,15 @@ Mend = Callable[[], bool]  # returns whether it worked
 
 def _problems(repository: Repository, project: NormalizedName, filename: str) -> list[tuple[str, str, Mend | None]]:
     """What is wrong with one file: the name, the problem, and how to repair it if it can be."""
+    try:
+        return _faults(repository, project, filename)
+    except FileNotFoundError:  # deleted while we looked
+        return []
+    except OSError as error:
+        return [(filename, f"it cannot be read ({error.strerror})", None)]
+
+
+def _faults(repository: Repository, project: NormalizedName, filename: str) -> list[tuple[str, str, Mend | None]]:
     tree = repository.tree
     artifact, sidecar_path = tree.artifact(project, filename), tree.sidecar(project, filename)
     if not os.path.lexists(artifact):
@@ -212,6 +230,8 @@ def _problems(repository: Repository, project: NormalizedName, filename: str) ->
         return [(filename, problem, lambda: _remove_leavings(repository, project, filename))]
     if not is_regular(artifact):
         return [(filename, "it is not a regular file; it is ignored", None)]
+    if parse_filename(filename).project != project:
+        return [(filename, "it belongs to another project; it is ignored", None)]
     try:
         sidecar = Sidecar.from_json(read_json(sidecar_path), filename)
     except (FileNotFoundError, ValueError) as error:
@@ -306,7 +326,10 @@ def _remove_leavings(repository: Repository, project: NormalizedName, filename: 
     for suffix in COMPANION_SUFFIXES:
         path = repository.tree.companion(project, filename, suffix)
         if is_regular(path):
-            path.unlink()
+            remove_file(path)
+    folder = repository.tree.project(project)
+    if not any(folder.iterdir()):
+        remove_tree(folder)  # else the project would be listed without a file
     return True
 
 
@@ -315,13 +338,30 @@ def _remove_leavings(repository: Repository, project: NormalizedName, filename: 
 
 def _check_trash(repository: Repository, progress: Progress) -> Iterator[Finding]:
     tree = repository.tree
-    readable = {(entry.sidecar.file.project, entry.id): entry for entry in repository.trash()}
-    for folder in (entry for project in _visible(tree.trash) for entry in _visible(project)):
-        entry = readable.get((NormalizedName(folder.parent.name), folder.name))
-        if entry is not None and not entry.purged:
-            damage = _damage(folder / entry.sidecar.file.filename, entry.sidecar)
-            if damage is not None:
-                yield Finding(str(folder / entry.sidecar.file.filename), damage)
+    for project in _visible(tree.trash):
+        if not is_directory(project) or not is_normalized_project(project.name):
+            yield Finding(str(project), _STRAY)
+            continue
+        for folder in _visible(project):
+            if _entry_problem(folder) is not None:
+                with repository.locked(project.name):
+                    if (found := _entry_problem(folder)) is not None:
+                        yield found
             progress()
-        elif entry is None and not is_regular(folder / DELETION_FILE):
-            yield Finding(str(folder), _STRAY)
+
+
+def _entry_problem(folder: Path) -> Finding | None:
+    """What is wrong with one deleted file; None if nothing is, or it has been restored since."""
+    if not is_directory(folder):
+        return Finding(str(folder), _STRAY) if os.path.lexists(folder) else None
+    entry = read_entry(folder)
+    if entry is None:
+        return Finding(str(folder), "its deletion.json or its sidecar is missing or damaged; it cannot be restored")
+    if entry.purged:
+        return None
+    artifact = folder / entry.sidecar.file.filename
+    try:
+        damage = _damage(artifact, entry.sidecar)
+    except OSError as error:
+        damage = f"it cannot be read ({error.strerror})"
+    return None if damage is None else Finding(str(artifact), damage)
