@@ -214,11 +214,15 @@ def requested_type() -> str:
 
     :raises NotAcceptable: if it likes none.
     """
-    asked = request.args.get("format") or request.headers.get("Accept", "")
-    if "/" not in asked:
-        return OFFERS[0]  # absent, or nothing that could be parsed
-    # "latest" is whatever version we have; the answer says which.
-    accepted = parse_accept_header(asked.replace("simple.latest+", "simple.v1+"), MIMEAccept)
+    asked = request.args.get("format", "").replace(" ", "+")  # as it reads where somebody typed the plus
+    if not asked:
+        asked = request.headers.get("Accept", "")
+        if "/" not in asked:
+            return OFFERS[0]  # absent, or nothing that could be parsed
+    # "latest" is whatever version we have; the answer says which. We have one variant of each type, whatever the
+    # parameters are that a client would like it to have.
+    asked = re.sub(r";(?!\s*q\s*=)[^;,=]+=[^;,]*", "", asked.lower().replace("simple.latest+", "simple.v1+"))
+    accepted = parse_accept_header(asked, MIMEAccept)
     best = max(OFFERS, key=accepted.quality)  # the first of the best
     if accepted.quality(best) <= 0:
         vary_index_page()
@@ -234,8 +238,10 @@ def requested_encoding(size: int) -> str:
     accepted = request.accept_encodings
     if size < MIN_COMPRESSED or not accepted:
         return ""
-    best = max(("zstd", "gzip"), key=accepted.quality)
-    explicit_identity = accepted.quality("identity") if "identity" in accepted.values() else 0
+    named = {name.lower() for name in accepted.values()}
+    known = ("zstd", "gzip") if "zstd" in named else ("gzip",)  # "*" does not say that a client has heard of zstd
+    best = max(known, key=accepted.quality)
+    explicit_identity = accepted.quality("identity") if "identity" in named else 0
     return best if accepted.quality(best) > explicit_identity else ""
 
 
