@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import re
+import resource
 import secrets
 import shlex
 import signal
@@ -333,6 +334,7 @@ def serve(host: str | None, port: int | None, threads: int | None) -> None:
     """
     settings = _settings(host=host, port=port, threads=threads)
     _start_logging(settings)
+    _allow_descriptors(settings.max_connections)
     from server import listening_socket  # here and below: the other commands are faster without flask
 
     # First of all, so that a taken port leaves nothing behind, least of all secrets that nobody gets to see.
@@ -353,6 +355,7 @@ def serve(host: str | None, port: int | None, threads: int | None) -> None:
 def _make_server(settings: Settings, registry: Registry, listener: socket.socket) -> Server:
     from app import create_app, make_gate
     from server import Server, ServerOptions
+    from web.logs import log_answer
 
     app = create_app(settings, registry)
     options = ServerOptions(
@@ -364,7 +367,16 @@ def _make_server(settings: Settings, registry: Registry, listener: socket.socket
         stop_timeout=settings.stop_timeout,
         max_header_size=settings.max_request_header_size,
     )
-    return Server(app, make_gate(app), options, listener)
+    return Server(app, make_gate(app), options, listener, log_answer)
+
+
+def _allow_descriptors(connections: int) -> None:
+    """Raise the soft limit of open files, as far as it may be, to what so many connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + 256  # each with a file of its own, and some for everything else
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _stop_on_signals(server: Server) -> None:
@@ -454,9 +466,20 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(document, default=str)
 
 
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """Cut every token in a line down to its id, whoever wrote it; let the line pass."""
+    from web.logs import without_secrets
+
+    message = record.getMessage()
+    if (cleaned := without_secrets(message)) != message:
+        record.msg, record.args = cleaned, None
+    return True
+
+
 def _start_logging(settings: Settings) -> None:
     """Write the logs to standard error from now on."""
     handler = logging.StreamHandler()
+    handler.addFilter(_without_secrets)
     handler.setFormatter(_JsonFormatter() if settings.log_format == "json" else _TextFormatter())
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
     # It says for every request that waits that one waits.

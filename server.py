@@ -12,6 +12,7 @@ import fcntl
 import logging
 import math
 import re
+import secrets
 import socket
 import struct
 import termios
@@ -38,6 +39,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 IDENT = "Packhouse"  # the Server header; no versions
+REQUEST_ID_KEY = "packhouse.request_id"  # environ key of a word that tells requests apart in the logs
 BODY_KEY = "packhouse.body"  # environ key of the BodyReceiver that took the whole body
 
 RECV_BODY = 256 * KIB  # bytes per recv; waitress's 8 KiB is what limits uploads, by four times
@@ -86,6 +88,11 @@ class BodyReceiver(Protocol):
         """Release everything. Called once in the end, whether the request was served, failed or was given up."""
 
 
+# Called after each answer with the environ, the status line, the bytes of its body, and the seconds that it took.
+# The environ of a request that could not be parsed has only what is known of it.
+AccessLog = Callable[[dict[str, Any], str, int, float], None]
+
+
 class Gate(Protocol):
     """Decides, in the event loop, on every request that has a body, as soon as its headers are in."""
 
@@ -128,16 +135,21 @@ class Server:
     """One process's HTTP server; it listens once it is made and serves while :meth:`run` runs."""
 
     def __init__(
-        self, app: WSGIApplication, gate: Gate, options: ServerOptions, listener: socket.socket | None = None
+        self,
+        app: WSGIApplication,
+        gate: Gate,
+        options: ServerOptions,
+        listener: socket.socket | None = None,
+        access_log: AccessLog = lambda environ, status, size, seconds: None,
     ) -> None:
-        """Serve *app* on *listener*, or on a new socket as the options say.
+        """Serve *app* on *listener*, or on a new socket as the options say; note each answer in *access_log*.
 
         :raises OSError: if it cannot listen there.
         """
         sock = listener or listening_socket(options.host, options.port)
         self._stop_timeout = options.stop_timeout
         self._interval = min(1.0, options.idle_timeout / 4)  # seconds between looks at the clients' time
-        self._listener = _Listener(app, gate, options, sock)
+        self._listener = _Listener(app, gate, options, sock, access_log)
         self._stopping = False
 
     @property
@@ -512,6 +524,21 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
                 raise  # the channel logs it and closes, so that the client sees a torn answer
             logger.exception("failed to answer %s %r", self.request.command, self.request.path)
             self._answer(_FAILED)
+        finally:
+            self._log()
+
+    def _log(self) -> None:
+        size = self.content_bytes_written or self.content_length or 0  # files are sent without counting
+        seconds = time.time() - self.start_time
+        self.channel.server.access_log(self._known(), self.status, size if self.has_body else 0, seconds)
+
+    def _known(self) -> dict[str, Any]:
+        """The environ, or as much of it as could be parsed."""
+        request = self.request
+        if request.environ is not None:
+            return dict(request.environ)
+        known = {"REQUEST_METHOD": request.command, "PATH_INFO": request.path, "REMOTE_ADDR": self.channel.addr[0]}
+        return {key: value for key, value in known.items() if value}
 
     def _answer(self, refusal: Refusal) -> None:
         self.complete = True
@@ -543,6 +570,7 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
         """Return the WSGI environ; for a request with a body the one the gate saw."""
         if self.request.environ is None:
             self.request.environ = super().get_environment()
+            self.request.environ[REQUEST_ID_KEY] = secrets.token_hex(8)
         environ: dict[str, Any] = self.request.environ
         return environ
 
@@ -807,8 +835,11 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     logger = logger
     channel_class = _Channel
 
-    def __init__(self, app: WSGIApplication, gate: Gate, options: ServerOptions, sock: socket.socket) -> None:
+    def __init__(
+        self, app: WSGIApplication, gate: Gate, options: ServerOptions, sock: socket.socket, access_log: AccessLog
+    ) -> None:
         self.gate = gate
+        self.access_log = access_log
         self.options = options
         self.map: dict[int, Any] = {}
         self.stopping = False

@@ -12,6 +12,7 @@ from werkzeug.exceptions import (
     HTTPException,
 )
 
+from server import REQUEST_ID_KEY
 from storage.errors import (
     Conflict,
     Denied,
@@ -71,6 +72,8 @@ def answer_error(error: Exception) -> Response:
         response.headers["WWW-Authenticate"] = CHALLENGE
     if status in (HTTPStatus.INSUFFICIENT_STORAGE, HTTPStatus.SERVICE_UNAVAILABLE):
         response.headers["Retry-After"] = RETRY_AFTER
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and REQUEST_ID_KEY in request.environ:
+        response.headers["X-Request-ID"] = request.environ[REQUEST_ID_KEY]  # to be found in the log
     response.headers["Cache-Control"] = "no-store"  # a cached 404 would hide a project published since
     return response
 

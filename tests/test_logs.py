@@ -1,0 +1,95 @@
+"""The access log: one line for each request, and never a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+
+import pytest
+
+from cli import _JsonFormatter
+from tests.conftest import LiveServer
+from web.logs import access_log, facts_of, log_answer, without_secrets
+
+TOKEN = "pkh_0123456789ab_" + "c0ffee" * 6 + "0000"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        (f"/acme/main/?q={TOKEN}", "/acme/main/?q=pkh_0123456789ab_..."),
+        (f"/{TOKEN}/", "/pkh_0123456789ab_.../"),
+        ("/x?pkh%5F0123456789ab%5Fc0ffee", "/x?pkh%5F0123456789ab_..."),
+        ("/login?password=hunter2&next=/", "/login?password=...&next=/"),
+        ("/acme/main/pypi/simple/", "/acme/main/pypi/simple/"),
+    ],
+    ids=["in a query", "in a path", "encoded", "a password field", "nothing secret"],
+)
+def test_a_token_in_an_address_is_cut_down_to_its_id(text, cleaned):
+    assert without_secrets(text) == cleaned
+
+
+def test_a_line_says_who_asked_for_what_and_how_it_went():
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "REQUEST_URI": "/acme/main/pypi/simple/",
+        "REMOTE_ADDR": "192.0.2.1",
+        "HTTP_USER_AGENT": "pip/99",
+        "packhouse.caller": "token:0123456789ab",
+        "packhouse.request_id": "abc",
+    }
+
+    facts = facts_of(environ, "200 OK", 123, 0.0015)
+
+    assert facts == {
+        "request_id": "abc",
+        "address": "192.0.2.1",
+        "caller": "token:0123456789ab",
+        "method": "GET",
+        "path": "/acme/main/pypi/simple/",
+        "status": 200,
+        "size": 123,
+        "milliseconds": 1.5,
+        "client": "pip/99",
+    }
+
+
+def test_in_json_every_fact_has_a_key_of_its_own(caplog):
+    with caplog.at_level(logging.INFO, access_log.name):
+        log_answer({"REQUEST_METHOD": "GET", "PATH_INFO": "/healthz"}, "200 OK", 3, 0.0)
+
+    line = json.loads(_JsonFormatter().format(caplog.records[-1]))
+    assert line["method"] == "GET"
+    assert line["path"] == "/healthz"
+    assert line["status"] == 200
+
+
+def log_of(server: LiveServer) -> str:
+    """Return what the server has written since its welcome, which does show secrets."""
+    return server.log.read_text()[len(server.output) :]
+
+
+def test_a_real_server_logs_each_request_once_and_no_token(live_server: LiveServer):
+    token = live_server.publishing_token
+    index = f"{live_server.url}/my-organization/my-python-packages/pypi/simple/log-test-7/"
+    subprocess.run(["curl", "-s", "-u", f"{token}:", f"{index}?token={token}"], check=True, capture_output=True)
+
+    lines = [line for line in log_of(live_server).splitlines() if "log-test-7" in line]
+
+    assert len(lines) == 1
+    assert f"token:{token.split('_')[1]}" in lines[0]
+    assert " 404 " in lines[0]
+    assert token.split("_")[2] not in log_of(live_server)
+
+
+def test_what_could_not_even_be_parsed_is_logged(live_server: LiveServer):
+    host, _, port = live_server.url.removeprefix("http://").partition(":")
+    before = log_of(live_server).count(" 400 ")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost : x\r\n\r\n")
+        while connection.recv(4096):
+            pass
+
+    assert log_of(live_server).count(" 400 ") == before + 1
