@@ -102,6 +102,7 @@ from web.access import (
 )
 from web.errors import answer_error
 from web.forms import NoFile, UploadForm, open_form, received_form
+from web.logs import CALLER_KEY
 from web.packagecloud import fragment, package_details, repository_json
 from web.pages import current_viewer, pages
 from web.words import add_filters
@@ -950,6 +951,7 @@ def make_gate(app: Flask) -> Callable[[WSGIEnvironment], Refusal | BodyReceiver 
         probe = {**environ, "wsgi.input": io.BytesIO(), ADMISSION: admitted}
         with app.request_context(probe):
             response = app.full_dispatch_request()
+            environ[CALLER_KEY] = probe.get(CALLER_KEY, "-")
             if not admitted:
                 return Refusal(response.status, list(response.headers.items()), response.get_data())
             rule = rule_of_request()
