@@ -68,6 +68,7 @@ from storage.downloads import downloads_of
 from storage.errors import (
     AlreadyExists,
     FileNotFound,
+    InvalidDistribution,
     InvalidName,
     InvalidValue,
     NotFound,
@@ -472,6 +473,25 @@ def publish(repository: Repository) -> ResponseReturnValue:
         added = repository.add_file(form.incoming, name_of_upload(form.incoming), g.caller.actor)
     status = HTTPStatus.CREATED if added.created else HTTPStatus.OK
     return jsonify(package_details(repository, added.sidecar)), status
+
+
+@api.post("/packages/check.json")
+@api.post("/packages/check")
+@needs(Scope.WRITE_PACKAGES, upload=(V1_FILE_FIELD,))
+def check_package(repository: Repository) -> ResponseReturnValue:
+    """Say what publishing would say, with every reason against it, and store nothing."""
+    with received_form(repository) as form:
+        if form.incoming is None or not form.incoming.filename:
+            raise NoFile
+        filename = form.incoming.filename
+        try:
+            filename = name_of_upload(form.incoming)
+            reasons = repository.find_reasons(form.incoming, filename, g.caller.actor)
+        except InvalidDistribution as error:
+            reasons = error.reasons
+        digests = form.incoming.digests
+    facts = {"filename": filename, "sha256": digests.sha256}
+    return jsonify({"ok": not reasons, **facts, **({"reasons": list(reasons)} if reasons else {})})
 
 
 _MEANINGLESS = re.compile(r"[A-Za-z0-9_-]{1,64}(\.tmp)?", re.ASCII)

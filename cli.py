@@ -39,6 +39,7 @@ import click
 import snippets
 from settings import Settings, SettingsError, load_settings
 from storage.checking import artifact_count, check_storage
+from storage.distributions import find_reasons
 from storage.errors import StorageDamaged, StorageError
 from storage.files import set_syncing
 from storage.importing import Report, import_all, walk
@@ -858,6 +859,27 @@ def import_files(name: tuple[str, str], sources: tuple[str, ...]) -> None:
     finally:  # also after Ctrl-C, or with a full disk
         _print_report(report)
     if report.refused:
+        click.get_current_context().exit(1)
+
+
+@program.command("check-file")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def check_files(files: tuple[Path, ...]) -> None:
+    """Say whether wheels and sdists would be accepted, with every reason against them; needs no server.
+
+    Prints a line for each FILE that is fine and one for each reason against another; exits with 1 if there are any.
+    """
+    limits = _settings().limits
+    refused = False
+    for path in files:
+        with path.open("rb") as file:
+            reasons = find_reasons(file, path.name, limits=limits)
+        refused |= bool(reasons)
+        for reason in reasons:
+            click.echo(f"{_printable(str(path))}: {_printable(reason)}")
+        if not reasons:
+            click.echo(f"{_printable(str(path))}: ok")
+    if refused:
         click.get_current_context().exit(1)
 
 

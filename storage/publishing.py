@@ -121,18 +121,27 @@ def publish(tree: RepositoryTree, upload: Upload, *, reuse_filenames: bool) -> A
     :raises NameBlocked: if something that is no file has the name.
     :raises ProjectClosed: if the project's status lets nothing in.
     """
-    file = upload.sidecar.file
-    status = read_status(tree, file.project)
-    if not status.takes_uploads:
-        raise ProjectClosed(file.project, status)
-    standing = find_standing(tree, upload.sidecar)
+    standing = find_place(tree, upload.sidecar, reuse_filenames=reuse_filenames)
     if standing is not None:
         mend_file(tree, upload, standing)
         return Added(standing, created=False)
-    if not reuse_filenames:
-        _check_deleted(tree, file)
     place_file(tree, upload.bundle)
     return Added(upload.sidecar, created=True)
+
+
+def find_place(tree: RepositoryTree, sidecar: Sidecar, *, reuse_filenames: bool) -> Sidecar | None:
+    """Return the sidecar of the same file where it is stored already; None if it would be new.
+
+    :raises FileAlreadyExists, NameBlocked, ProjectClosed: as :func:`publish`.
+    """
+    file = sidecar.file
+    status = read_status(tree, file.project)
+    if not status.takes_uploads:
+        raise ProjectClosed(file.project, status)
+    standing = find_standing(tree, sidecar)
+    if standing is None and not reuse_filenames:
+        _check_deleted(tree, file)
+    return standing
 
 
 def find_standing(tree: RepositoryTree, sidecar: Sidecar) -> Sidecar | None:

@@ -16,7 +16,10 @@ from typing import BinaryIO
 
 from packaging.utils import NormalizedName
 
+from storage.distributions import find_reasons
 from storage.errors import (
+    Conflict,
+    Denied,
     FileNotFound,
     InvalidFilename,
     ProjectNotFound,
@@ -40,7 +43,17 @@ from storage.layout import ATTESTATIONS_SUFFIX, RepositoryTree
 from storage.limits import Limits
 from storage.names import parse_filename
 from storage.placing import place_file, withdraw_file
-from storage.publishing import Added, Claims, Upload, find_standing, hash_file, mend_file, publish, read_upload
+from storage.publishing import (
+    Added,
+    Claims,
+    Upload,
+    find_place,
+    find_standing,
+    hash_file,
+    mend_file,
+    publish,
+    read_upload,
+)
 from storage.sidecars import Actor, File, Sidecar, new_id, now
 from storage.simple import ProjectDetail, find_file, look_up_file, project_detail, project_names, read_files
 from storage.statuses import ProjectStatus, check_reason, write_status
@@ -241,6 +254,28 @@ class Repository:
         if added.created:
             self._record("published", actor, added.sidecar.file)
         return added
+
+    def find_reasons(self, incoming: Incoming, filename: str, actor: Actor) -> tuple[str, ...]:
+        """Return every reason for which :meth:`add_file` would refuse *incoming*; nothing is stored."""
+        settings = self.settings
+        strict_record = settings.strict_record
+        reasons = find_reasons(incoming.file, filename, limits=self.limits, strict_record=strict_record)
+        if reasons:
+            return reasons
+        upload = read_upload(
+            incoming,
+            filename,
+            actor,
+            limits=self.limits,
+            strict_record=strict_record,
+            claims=NO_CLAIMS,
+            attestations=None,
+        )
+        try:
+            find_place(self.tree, upload.sidecar, reuse_filenames=settings.reuse_filenames)
+        except (Conflict, Denied) as error:
+            return (str(error),)
+        return ()
 
     # --- yanking ---
 
