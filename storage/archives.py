@@ -19,7 +19,7 @@ from storage.limits import KIB, MIB, RATIO_FLOOR, Limits
 CHUNK = 128 * KIB  # bytes read or inflated in one go
 MAX_PATH_LENGTH = 4096  # bytes of one member's path; what Linux can open
 MAX_PATH_DEPTH = 128  # folders; keeps the search for parents linear
-MAX_PATHS_SIZE = 16 * MIB  # bytes of all paths together; what we hold in memory of an archive
+MAX_PATHS_SIZE = 12 * MIB  # bytes of all paths together; what we hold in memory of an archive
 MAX_FINDINGS = 50  # sentences; more help nobody
 
 

@@ -214,20 +214,19 @@ def verify_members(
 ) -> None:
     """Unpack every member, comparing it with its headers and with its row of RECORD (*rows*, None if unreadable).
 
-    Disagreements with RECORD go to *report*, damaged members to *findings*.
+    *rows* are used up. Disagreements with RECORD go to *report*, damaged members to *findings*.
     """
     record = f"{dist_info}/RECORD"
     exempt = {record, f"{record}.jws", f"{record}.p7s"}
     comparison = _Comparison()
+    if rows is not None and record not in rows:
+        findings.warn("RECORD does not list itself.")
     for entry in archive.entries:
-        row = rows.get(entry.name) if rows is not None else None
+        row = rows.pop(entry.name, None) if rows is not None else None
         with findings.collecting():
             _verify(archive, entry, row, entry.name in exempt or entry.is_folder or rows is None, comparison)
     if rows is not None:
-        names = {entry.name for entry in archive.entries}
-        comparison.absent = [path for path in rows if path not in names and path not in exempt and path[-1:] != "/"]
-        if record not in rows:
-            findings.warn("RECORD does not list itself.")
+        comparison.absent = [path for path in rows if path not in exempt and path[-1:] != "/"]
     for sentence in comparison.sentences():
         report(sentence)
 

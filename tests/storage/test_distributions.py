@@ -279,6 +279,13 @@ def test_oddities_are_noted_as_warnings(made, words):
     assert any(words in warning for warning in read(made).warnings)
 
 
+@pytest.mark.parametrize("rest", [bytes(18), bytes(8) + b"\x30\0\0\0" + bytes(6), b"\xff" * 18, b""])
+def test_bytes_that_merely_look_like_the_end_of_a_zip_are_accepted(rest):
+    tar = gzip.decompress(make_sdist(files={"setup.py": b"PK\5\6" + rest})[1])
+
+    assert reasons((SDIST, gzip.compress(tar, compresslevel=0))) == ()
+
+
 @pytest.mark.parametrize("folder", ["", "licenses/", "license_files/"])
 def test_licence_files_are_looked_for_where_tools_put_them(folder):
     files = {f"{DIST_INFO}/{folder}docs/LICENSE": b"MIT"}
@@ -337,6 +344,7 @@ BROKEN_RECORDS = {
     "no RECORD": (("x", make_zip(MEMBERS)), "has no"),
     "a RECORD that is not UTF-8": (wheel_of(MEMBERS, record=b"\xff,,\n"), "not UTF-8"),
     "a RECORD that is not CSV": (wheel_of(MEMBERS, record=b'"' + b"x\n" * 200_000), "CSV"),
+    "a RECORD that is too large": (wheel_of(MEMBERS, record=b"a,,\n" * 9_000_000), "RECORD is larger"),
     "a RECORD with a long line": (wheel_of(MEMBERS, record=b"x" * 500_000), "line longer"),
 }
 BROKEN_WHEELS = {
@@ -354,6 +362,7 @@ BROKEN_WHEELS = {
     ),
     "another project's .dist-info": (make_wheel(dist_info="other-1.0.dist-info"), "folder 'other-1.0.dist-info'"),
     "another version's .dist-info": (make_wheel(dist_info="toolbox-1.1.dist-info"), "folder"),
+    "a .dist-info of a version that is none": (make_wheel(dist_info="toolbox-one.dist-info"), "folder"),
     "a .dist-info without version": (make_wheel(dist_info="toolbox.dist-info"), "folder"),
     "no METADATA": (without("METADATA"), "has no 'toolbox-1.0.dist-info/METADATA'"),
     "no WHEEL": (without("WHEEL"), "has no 'toolbox-1.0.dist-info/WHEEL'"),
@@ -398,6 +407,10 @@ BROKEN_SDISTS = {
     "a wheel under the name of an sdist": ((SDIST, make_wheel()[1]), "ZIP"),
     "a wheel under the name of a zip sdist": (("toolbox-1.0.zip", make_wheel()[1]), "2 top folders"),
     "a ZIP behind gzip": ((SDIST, make_sdist()[1] + make_sdist(suffix=".zip")[1]), "ZIP archive behind"),
+    "a ZIP64 archive behind gzip": (
+        (SDIST, make_sdist()[1] + b"PK\6\7" + bytes(16) + b"PK\5\6" + bytes(18)),
+        "ZIP archive behind",
+    ),
     "an empty archive": (sdist_of({}), "0 top folders"),
     "two top folders": (sdist_of({"toolbox-1.0/PKG-INFO": make_metadata(), "b/c": b""}), "2 top folders"),
     "an empty second top folder": (sdist_of({"toolbox-1.0/PKG-INFO": make_metadata(), "b/": b""}), "2 top folders"),
@@ -549,7 +562,7 @@ def test_files_over_the_limit_are_refused():
 
 
 def test_bombs_are_refused_before_memory_is_spent():
-    zeros = bytes(100 * MIB)
+    zeros = bytes(65 * MIB)  # just above the mark from which the ratio counts
     bombs = [
         make_wheel(files={"toolbox/zeros": zeros}),
         make_wheel(metadata=make_metadata() + b"\n" + zeros),
