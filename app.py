@@ -135,7 +135,10 @@ HTML_TYPE = "application/vnd.pypi.simple.v1+html"
 OFFERS = ("text/html", HTML_TYPE, JSON_TYPE)
 
 
-@pypi.get("/simple/", strict_slashes=False)
+# Addresses with and without a slash are routes of their own: werkzeug's strict_slashes=False takes doubled slashes,
+# too, and answers 404 instead of 405. url_for() takes the last of the two.
+@pypi.get("/simple")
+@pypi.get("/simple/")
 @needs(Scope.READ_PACKAGES)
 def project_list(repository: Repository) -> ResponseReturnValue:
     """The projects of a repository (PEP 503, PEP 691)."""
@@ -149,7 +152,8 @@ def project_list(repository: Repository) -> ResponseReturnValue:
     return index_page(repository, content_type, render_template("simple/root.html", projects=projects))
 
 
-@pypi.get("/simple/<name>/", strict_slashes=False)
+@pypi.get("/simple/<name>")
+@pypi.get("/simple/<name>/")
 @needs(Scope.READ_PACKAGES)
 def project_page(repository: Repository, name: str) -> ResponseReturnValue:
     """One project's files (PEP 503, PEP 691)."""
@@ -163,11 +167,15 @@ def project_page(repository: Repository, name: str) -> ResponseReturnValue:
     return index_page(repository, content_type, project_html(detail, up="../../"))
 
 
-@pypi.get("/legacy/+simple/<name>/", strict_slashes=False)
+@pypi.get("/legacy/+simple/<name>")
+@pypi.get("/legacy/+simple/<name>/")
 @needs(Scope.READ_PACKAGES)
 def project_page_for_hatch(repository: Repository, name: str) -> ResponseReturnValue:
     """The same page where hatch looks for what it need not upload (specs.md 3.4)."""
-    detail = repository.project(requested_project(name))
+    project = requested_project(name)
+    if name != project or not request.path.endswith("/"):
+        return redirect_to(url_for(".project_page_for_hatch", name=project))
+    detail = repository.project(project)
     return index_page(repository, "text/html", project_html(detail, up="../../../"))
 
 
@@ -376,8 +384,10 @@ LEGACY_FILE_FIELD = "content"
 DIGEST_LENGTHS = {"md5_digest": 32, "sha256_digest": 64, "blake2_256_digest": 64}  # hexadecimal digits
 
 
-@pypi.post("/legacy/", strict_slashes=False)
-@pypi.post("/", strict_slashes=False)
+@pypi.post("/legacy")
+@pypi.post("/legacy/")
+@pypi.post("")
+@pypi.post("/")
 @needs(Scope.WRITE_PACKAGES, upload=(LEGACY_FILE_FIELD,))
 def upload(repository: Repository) -> ResponseReturnValue:
     """Publish with twine, uv, poetry, pdm, hatch or flit (specs.md 3)."""
@@ -443,6 +453,8 @@ def attestations_of(form: UploadForm) -> bytes | None:
     text = form.text("attestations")
     if text is None:
         return None
+    if "attestations" in form.not_utf8:
+        raise BadRequest("the field 'attestations' is not UTF-8")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:

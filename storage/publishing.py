@@ -194,6 +194,10 @@ def _mend(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> None:
     served = file.core_metadata_sha256 if CORE_METADATA_SUFFIX in companions else None
     if served is not None and not _has_sha256(path, served):
         replace_file(path, companions[CORE_METADATA_SUFFIX], temporary=tree.temporary)
+    attestations = companions.get(ATTESTATIONS_SUFFIX)
+    path = tree.companion(file.project, file.filename, ATTESTATIONS_SUFFIX)
+    if attestations is not None and not is_regular(path):  # the first that come are kept
+        replace_file(path, attestations, temporary=tree.temporary)
     if standing is upload.sidecar:
         path = tree.sidecar(file.project, file.filename)
         replace_file(path, companions[SIDECAR_SUFFIX], temporary=tree.temporary)

@@ -125,7 +125,8 @@ def legacy_error(error: Exception, status: int) -> Response:
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
         status = HTTPStatus.BAD_REQUEST
     message = legacy_sentence(error)
-    phrase = re.sub(r"[^\x20-\x7e\xa0-\xff]", "?", message)
+    short = already_exists(error, MAX_REASON_PHRASE) if isinstance(error, FileAlreadyExists) else message
+    phrase = re.sub(r"[^\x20-\x7e\xa0-\xff]", "?", short)
     code = f"{status} {phrase if len(phrase) <= MAX_REASON_PHRASE else phrase[: MAX_REASON_PHRASE - 3] + '...'}"
     if "application/json" in request.headers.get("Accept", ""):
         response = jsonify(code=f"{status} {message}", message=message, title=HTTPStatus(status).phrase)
@@ -138,15 +139,31 @@ def legacy_error(error: Exception, status: int) -> Response:
 def legacy_sentence(error: Exception) -> str:
     """Say what was wrong in the words that uploaders know from PyPI (contract.md section 4)."""
     if isinstance(error, FileAlreadyExists):
-        when = f"{error.upload_time:%Y-%m-%d %H:%M:%S} UTC"
-        return (
-            f"File already exists ({error.filename!r}, with sha256 hash '{error.stored_sha256[:12]}', "
-            f"{'deleted since, ' if error.deleted else ''}uploaded {when} by {error.uploader[:40]}; "
-            f"yours has '{error.sha256[:12]}'). Use a different version."
-        )
+        return already_exists(error)
     if isinstance(error, (InvalidDistribution, InvalidFilename)):
         return f"Invalid distribution file. {error}"
     return sentence_of(error)
+
+
+def already_exists(error: FileAlreadyExists, limit: int | None = None) -> str:
+    """Say which file was there first, since when and by whom; of a long name only what *limit* leaves room for.
+
+    Where there is only a line to read, as in a reason phrase, both digests matter more than the whole name.
+    """
+    head = "File already exists ('"
+    tail = (
+        f"', with sha256 hash '{error.stored_sha256[:12]}', {'deleted since, ' if error.deleted else ''}"
+        f"uploaded {error.upload_time:%Y-%m-%d %H:%M:%S} UTC by {error.uploader[:40]}; "
+        f"yours has '{error.sha256[:12]}')."
+    )
+    advice = " Use a different version."
+    filename = error.filename
+    if limit is not None and len(head) + len(filename) + len(tail) + len(advice) > limit:
+        advice = ""
+        room = limit - len(head) - len(tail)
+        if len(filename) > room:
+            filename = f"{filename[: room - 3]}..."
+    return f"{head}{filename}{tail}{advice}"
 
 
 TAKEN = "has already been taken"  # scripts look for these very words (specs.md 5.1)

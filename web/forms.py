@@ -43,6 +43,7 @@ class UploadForm:
     ) -> None:
         """Expect a file for *repository* in a part called as one of *file_fields*."""
         self.fields: dict[str, list[str]] = {}
+        self.not_utf8: set[str] = set()  # fields whose text is not what was sent
         self.incoming: Incoming | None = None
         self._decoder = MultipartDecoder(boundary, max_parts=limits.max_form_parts)
         self._file_fields = file_fields
@@ -124,7 +125,10 @@ class UploadForm:
             raise RequestEntityTooLarge("the text of the form is too large")
         self._text += event.data
         if not event.more_data and part is not None:
-            self.fields.setdefault(part.name, []).append(self._text.decode("utf-8", "replace"))
+            text = self._text.decode("utf-8", "replace")
+            if "\N{REPLACEMENT CHARACTER}" in text and text.encode() != self._text:
+                self.not_utf8.add(part.name)
+            self.fields.setdefault(part.name, []).append(text)
 
 
 def boundary_of(content_type: str) -> bytes | None:
