@@ -46,3 +46,38 @@ def pip_conf(base_url: str, org: str, repo: str, token: str = "") -> str:
     """Return the lines for ``pip.conf`` that let every ``pip install`` look into the repository too."""
     # Without quotes: pip takes them for a part of the address, ignores the line and logs the token (specs.md 2.7).
     return f"[global]\nextra-index-url = {index_url(base_url, org, repo, token)}"
+
+
+def requirements_txt(base_url: str, org: str, repo: str, token: str = "") -> str:
+    """Return the line for ``requirements.txt`` that makes pip look into the repository too; unquoted as above."""
+    return f"--extra-index-url {index_url(base_url, org, repo, token)}"
+
+
+def pip_install(name: str, version: str) -> str:
+    """Return the command that installs one release, where pip has been told of the repository."""
+    return f"pip install {name}=={version}"
+
+
+def uv_install(base_url: str, org: str, repo: str, token: str, name: str, version: str) -> str:
+    """Return the command with which uv installs one release: it asks the repository first, and takes what is there."""
+    return f"uv pip install --index {index_url(base_url, org, repo, token)} {name}=={version}"
+
+
+def poetry_source(base_url: str, org: str, repo: str, token: str, name: str, version: str) -> str:
+    """Return the commands that tell poetry of the repository and let it take one release from there.
+
+    The credentials go into poetry's own configuration, not into ``pyproject.toml``.
+    """
+    login = f"poetry config http-basic.{repo} {USER} {token}\n" if token else ""
+    return (
+        f"poetry source add --priority=explicit {repo} {index_url(base_url, org, repo)}/\n"
+        f"{login}poetry add --source {repo} {name}=={version}"
+    )
+
+
+def pdm_source(base_url: str, org: str, repo: str, token: str, name: str) -> str:
+    """Return the lines for ``pyproject.toml`` with which pdm takes *name* from the repository, and nothing else."""
+    return (
+        f'[[tool.pdm.source]]\nname = "{repo}"\nurl = "{index_url(base_url, org, repo, token)}"\n'
+        f'include_packages = ["{name}"]'
+    )
