@@ -26,6 +26,8 @@ from storage.repository import Repository, RepositorySettings
 from storage.sidecars import Actor
 from storage.tokens import Scope
 from storage.uploads import copy_into
+from tests.clients import Environment, Pip
+from tests.popular import unreachable
 
 ORG, REPO = "acme", "main"
 TESTER = Actor("command line", description="test")
@@ -209,3 +211,36 @@ def live_server(tmp_path_factory) -> Iterator[LiveServer]:
     server = start_server(tmp_path_factory.mktemp("live") / "data")
     yield server
     server.stop()
+
+
+# --- clients of it ---
+
+
+@pytest.fixture(scope="session")
+def pip_of_this_python(tmp_path_factory) -> Pip:
+    """The pip that a new virtual environment of this Python has."""
+    folder = tmp_path_factory.mktemp("pip") / "environment"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
+    return Pip(folder / "bin", "the pip of this Python")
+
+
+@pytest.fixture(scope="session")
+def newest_pip(pip_of_this_python: Pip, tmp_path_factory) -> Pip:
+    """The newest pip of the registry that this machine's pip is set up for."""
+    environment = Environment.make(tmp_path_factory.mktemp("newest-pip") / "environment")
+    # In the tests' own environment, not in the clients': this is the machine's pip, with its configuration.
+    command = [pip_of_this_python.programs / "python", "-m", "pip", "--python", environment.python]
+    done = subprocess.run([*command, "install", "--quiet", "pip"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        unreachable("the newest pip", done.stderr)
+    return Pip(environment.folder / "bin", "the newest pip")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud what was skipped, and why."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.section("SKIPPED", red=True, bold=True)
+        for report in skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            terminalreporter.write_line(f"{report.nodeid}: {reason}", red=True)
