@@ -13,13 +13,14 @@ import os
 import threading
 from collections import Counter
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from packaging.utils import NormalizedName
 
 from storage.damage import report_damage
 from storage.errors import StorageBusy
-from storage.files import encode_json, is_directory, lock, put_file, read_json
+from storage.files import encode_json, is_directory, is_regular, lock, put_file, read_json
 from storage.layout import RepositoryTree
 
 log = logging.getLogger("packhouse.storage")
@@ -31,13 +32,21 @@ Note = tuple[RepositoryTree, NormalizedName, str, str]  # where, project, file n
 
 def downloads_of(tree: RepositoryTree, project: NormalizedName, filename: str) -> dict[date, int]:
     """Return how often a file was downloaded, for each day with downloads (UTC)."""
-    return {date.fromisoformat(day): count for day, count in _read(tree, project).get(filename, {}).items()}
+    return {
+        date.fromisoformat(day): count
+        for day, count in _read(tree.download_counts(project)).get(filename, {}).items()
+    }
+
+
+def total_downloads(path: Path) -> int:
+    """Return how often the files of a project were downloaded in all, by its file of counts."""
+    return sum(number for days in _read(path).values() for number in days.values())
 
 
 def drop_downloads(tree: RepositoryTree, project: NormalizedName, filename: str) -> None:
     """Forget the counts of a file, which has moved to another repository."""
     with lock(tree.lock_file(f".downloads-{project}"), f"the counts of {project!r}"):
-        counts = _read(tree, project)
+        counts = _read(tree.download_counts(project))
         if counts.pop(filename, None) is not None:
             put_file(tree.download_counts(project), encode_json(counts), temporary=tree.temporary)
 
@@ -87,16 +96,17 @@ class DownloadCounter:
 
 
 def _add(tree: RepositoryTree, project: NormalizedName, numbers: Counter[tuple[str, str]]) -> None:
+    if not is_regular(tree.repository_file):
+        return  # deleted or renamed since: a lock file must not make its folder anew
     with lock(tree.lock_file(f".downloads-{project}"), f"the counts of {project!r}"):
-        counts = _read(tree, project)
+        counts = _read(tree.download_counts(project))
         for (filename, day), number in numbers.items():
             days = counts.setdefault(filename, {})
             days[day] = days.get(day, 0) + number
         put_file(tree.download_counts(project), encode_json(counts), temporary=tree.temporary)
 
 
-def _read(tree: RepositoryTree, project: NormalizedName) -> dict[str, dict[str, int]]:
-    path = tree.download_counts(project)
+def _read(path: Path) -> dict[str, dict[str, int]]:
     try:
         return _checked(read_json(path))
     except (FileNotFoundError, NotADirectoryError):

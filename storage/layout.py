@@ -22,6 +22,8 @@
           events.jsonl                  what happened, by whom, when: append-only
           .locks/{project}.lock         held while the project is changed
           .tmp/                         what is being written; the leftovers of a crash
+          .summaries.json               derived: each project in a few words; may be deleted
+        .renaming.json                  is there while a repository gets another name
 
 A path is built only here, from names that ``names.py`` has checked. All temporary files of a repository lie in
 its one ``.tmp``, so that sweeping them costs the same however many projects there are.
@@ -101,6 +103,11 @@ class RepositoryTree:
         return self.root / "events.jsonl"
 
     @property
+    def summaries_file(self) -> Path:
+        """Each project in a few words: derived, and dotted so that it may be left out of a backup."""
+        return self.root / ".summaries.json"
+
+    @property
     def temporary(self) -> Path:
         """The folder of what is being written."""
         return self.root / ".tmp"
@@ -160,6 +167,11 @@ class StorageTree:
         """The folder of the tokens."""
         return self.root / "tokens"
 
+    @property
+    def tokens_lock_file(self) -> Path:
+        """The lock for changes of tokens that are there."""
+        return self.root / ".tokens.lock"
+
     def token_file(self, token_id: str) -> Path:
         """One token."""
         return self.tokens / f"{token_id}.json"
@@ -175,6 +187,10 @@ class StorageTree:
     def organization_file(self, org: str) -> Path:
         """What the organization is called; without it there is no organization."""
         return self.root / org / "organization.json"
+
+    def renaming_file(self, org: str) -> Path:
+        """Is there while a repository of the organization gets another name: what it was and will be called."""
+        return self.root / org / ".renaming.json"
 
     def repository(self, org: str, repo: str) -> RepositoryTree:
         """The paths of one repository."""

@@ -16,6 +16,7 @@ from typing import TypeGuard
 from packaging.utils import NormalizedName
 
 from storage.catalog import Catalog
+from storage.damage import report_damage
 from storage.downloads import DownloadCounter, drop_downloads
 from storage.errors import (
     AlreadyExists,
@@ -24,6 +25,7 @@ from storage.errors import (
     OrganizationNotFound,
     RepositoryNotFound,
     StorageDamaged,
+    StorageError,
     TokenNotFound,
     UserNotFound,
 )
@@ -40,6 +42,7 @@ from storage.files import (
     make_directory,
     move_directory,
     read_json,
+    remove_file,
     replace_file,
     status_of,
     subdirectories,
@@ -53,6 +56,7 @@ from storage.names import check_organization_slug, check_repository_slug, is_slu
 from storage.repository import Repository, RepositorySettings
 from storage.rights import Caller
 from storage.sidecars import Actor, Sidecar, format_time, new_id, now
+from storage.summaries import Summaries
 from storage.tokens import TokenStore
 from storage.uploads import copy_into
 from storage.users import UserStore
@@ -91,6 +95,7 @@ class Registry:
         self.tokens = TokenStore(self.tree)
         self.downloads = DownloadCounter()
         self._catalogs: dict[Path, Catalog] = {}
+        self._summaries: dict[Path, Summaries] = {}
         make_directories(root)
         if not is_regular(self.tree.registry_file):
             with lock(self.tree.lock_file, "the storage", lock_timeout):
@@ -124,11 +129,19 @@ class Registry:
         return key
 
     def sweep(self) -> int:
-        """Remove old leftovers of crashes; costs the same however many projects there are. Return their number."""
+        """Remove old leftovers of crashes; costs the same however many projects there are. Return their number.
+
+        Also purges what the trash has kept for as long as it was to.
+        """
         removed = sweep(self.tree.root) + sweep(self.tree.users) + sweep(self.tree.tokens)
         for organization in self.organizations():
             removed += sweep(self.tree.organization(organization.slug))
-            removed += sum(sweep(repository.tree.temporary) for repository in self.repositories(organization.slug))
+            if is_regular(self.tree.renaming_file(organization.slug)):
+                with self._lock():
+                    self._finish_renaming(organization.slug)
+            for repository in self.repositories(organization.slug):
+                removed += sweep(repository.tree.temporary)
+                _purge_expired(repository)
         return removed
 
     # --- organizations ---
@@ -222,12 +235,49 @@ class Registry:
             tree = self.tree.repository(org, repo)
             if status_of(tree.root) is not None:
                 raise AlreadyExists("repository", f"{org}/{repo}")
+            self._finish_renaming(org)
             with draft_directory(self.tree.organization(org)) as folder:
                 self._fill(RepositoryTree(folder), settings)
                 self._revoke_tokens(org, repo)  # what a deletion left that was killed
                 sync_directory(folder)
                 move_directory(folder, tree.root)  # commit
         return self._repository(tree, org, repo)
+
+    def rename_repository(self, org: str, repo: str, new: str) -> Repository:
+        """Give a repository another name, and so another address; its tokens follow. On disk when this returns.
+
+        :raises InvalidName: if none can be called so.
+        :raises RepositoryNotFound: if there is none of that name.
+        :raises AlreadyExists: if there is one called *new*.
+        """
+        check_repository_slug(new)
+        with self._lock():
+            self._finish_renaming(org)
+            source, target = self.repository(org, repo).tree, self.tree.repository(org, new)
+            if status_of(target.root) is not None:
+                raise AlreadyExists("repository", f"{org}/{new}")
+            self._revoke_tokens(org, new)  # what a deletion left that was killed
+            self.downloads.flush()  # while their place is there
+            replace_file(self.tree.renaming_file(org), encode_json({"from": repo, "to": new}))
+            move_directory(source.root, target.root)  # commit
+            self._finish_renaming(org)
+        return self._repository(target, org, new)
+
+    def _finish_renaming(self, org: str) -> None:
+        """Let the tokens follow a repository that was renamed, be it before we were killed. Needs the lock."""
+        path = self.tree.renaming_file(org)
+        try:
+            document = read_json(path)
+            old, new = str(document["from"]), str(document["to"])
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError) as error:
+            report_damage(path, str(error))
+        else:
+            there = is_slug(old) and is_slug(new) and is_directory(self.tree.repository(org, new).root)
+            if there and not is_directory(self.tree.repository(org, old).root):
+                self.tokens.follow_repository(org, old, new)
+        remove_file(path)
 
     def delete_repository(self, org: str, repo: str) -> None:
         """Remove a repository with all its files, and the tokens for it alone.
@@ -246,6 +296,13 @@ class Registry:
         if root not in self._catalogs and len(self._catalogs) >= KEPT_CATALOGS:
             self._catalogs.pop(next(iter(self._catalogs)), None)
         return self._catalogs.setdefault(root, Catalog(repository.tree))
+
+    def summaries(self, repository: Repository) -> Summaries:
+        """Return the list of the projects of a repository, as far as this process has seen them."""
+        root = repository.tree.root
+        if root not in self._summaries and len(self._summaries) >= KEPT_CATALOGS:
+            self._summaries.pop(next(iter(self._summaries)), None)
+        return self._summaries.setdefault(root, Summaries(repository.tree))
 
     def promote_file(
         self, source: Repository, destination: Repository, project: NormalizedName, filename: str, actor: Actor
@@ -294,6 +351,11 @@ class Registry:
         except (UserNotFound, StorageDamaged):
             return None
 
+    def paths_of_caller(self, caller: Caller) -> list[Path]:
+        """Return the files that say what the *caller* may do; who changes or removes them changes that."""
+        paths = [self.tree.token_file(caller.token.id)] if caller.token is not None else []
+        return paths + ([self.tree.user_file(caller.user.name)] if caller.user is not None else [])
+
     def roles_for(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Return *pairs* of organization and role as a mapping, after looking that the organizations are there.
 
@@ -334,6 +396,13 @@ class Registry:
         for token in self.tokens.list(org, repo):
             with suppress(TokenNotFound):  # revoked meanwhile
                 self.tokens.revoke(token.id)
+
+
+def _purge_expired(repository: Repository) -> None:
+    try:
+        repository.purge_expired()
+    except (StorageError, OSError) as error:  # no reason not to start
+        log.warning("the trash of %s could not be purged: %s", repository, error)
 
 
 def write_registry_file(tree: StorageTree) -> None:

@@ -9,8 +9,9 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,6 +63,8 @@ from storage.trash import (
     bundle_from_trash,
     drop_from_trash,
     find_in_trash,
+    is_live,
+    purge_from_trash,
     put_into_trash,
     trash_entries,
 )
@@ -83,6 +86,7 @@ class RepositorySettings:
     private: bool = True
     reuse_filenames: bool = False  # may a deleted file's name be taken by other bytes?
     strict_record: bool = True  # must a wheel's RECORD agree with its contents?
+    trash_days: int = 0  # deleted files are purged after so many days; 0: never
     id: str = field(default_factory=lambda: new_id(now()))  # UUIDv7
     created_at: str = field(default_factory=lambda: now().isoformat(timespec="seconds"))
 
@@ -372,6 +376,34 @@ class Repository:
         self._record("restored", actor, entry.sidecar.file)
         return standing or entry.sidecar
 
+    def purge_file(self, project: NormalizedName, entry_id: str, actor: Actor) -> TrashEntry:
+        """Remove the bytes of a deleted file for good; its name stays taken. On disk when this returns.
+
+        :raises FileNotFound: if the trash has no such file, or it is purged already.
+        """
+        with self.locked(project):
+            entry = find_in_trash(self.tree, project, entry_id)
+            if not is_live(self.tree, entry.sidecar):
+                purge_from_trash(self.tree, entry)
+        self._record("purged", actor, entry.sidecar.file)
+        return entry
+
+    def purge_expired(self) -> int:
+        """Purge what was deleted longer ago than the settings want it kept; return how many files that were."""
+        days = self.settings.trash_days
+        if type(days) is not int or days <= 0:
+            return 0
+        limit = now() - timedelta(days=days)
+        expired = [entry for entry in self.trash() if not entry.purged and entry.deleted_at < limit]
+        purged = 0
+        for entry in expired:
+            with suppress(FileNotFound):  # restored or purged meanwhile
+                self.purge_file(
+                    entry.sidecar.file.project, entry.id, Actor("command line", description="retention")
+                )
+                purged += 1
+        return purged
+
     # --- pieces ---
 
     @contextmanager
@@ -400,6 +432,10 @@ class Repository:
             make_directory(folder)
         except FileNotFoundError as error:
             raise RepositoryNotFound(self.org, self.slug) from error
+
+    def record(self, event: str, actor: Actor, **facts: object) -> None:
+        """Note what *actor* did to the repository itself: its settings, its tokens."""
+        self._record_facts(event, actor, facts)
 
     def _record(self, event: str, actor: Actor, file: File, **more: object) -> None:
         facts = {"project": file.project, "version": file.version, "filename": file.filename, "sha256": file.sha256}

@@ -14,8 +14,8 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -25,6 +25,7 @@ from storage.files import (
     directory_entries,
     encode_json,
     is_directory,
+    lock,
     make_directory,
     put_file,
     read_json,
@@ -184,7 +185,7 @@ class TokenStore:
             expires_at=None if lifetime is None else created_at + lifetime,
         )
         make_directory(self._tree.tokens)
-        replace_file(self._tree.token_file(token_id), encode_json(token.to_json()), mode=0o600)
+        self._write(token)
         return token, text
 
     def get(self, token_id: str) -> Token:
@@ -237,11 +238,34 @@ class TokenStore:
 
         :raises TokenNotFound: if there is none of that id.
         """
-        if not _TOKEN_ID.fullmatch(token_id) or status_of(self._tree.token_file(token_id)) is None:
-            raise TokenNotFound(token_id)
-        remove_file(self._tree.token_file(token_id))  # commit
+        with self._lock():
+            if not _TOKEN_ID.fullmatch(token_id) or status_of(self._tree.token_file(token_id)) is None:
+                raise TokenNotFound(token_id)
+            remove_file(self._tree.token_file(token_id))  # commit
         with suppress(OSError):  # the token is worthless all the same
             self._tree.token_use_file(token_id).unlink(missing_ok=True)
+
+    def describe(self, token_id: str, description: str) -> Token:
+        """Give a token another description; on disk when this returns.
+
+        :raises TokenNotFound: if there is none of that id.
+        """
+        with self._lock():  # or else what is revoked meanwhile would be good again
+            token = replace(self.get(token_id), description=description)
+            self._write(token)
+        return token
+
+    def follow_repository(self, org: str, old: str, new: str) -> None:
+        """Let the tokens for a repository that was called *old* be good for it as *new*."""
+        with self._lock():
+            for token in self.list(org, old):
+                self._write(replace(token, repo=new))
+
+    def _write(self, token: Token) -> None:
+        replace_file(self._tree.token_file(token.id), encode_json(token.to_json()), mode=0o600)
+
+    def _lock(self) -> AbstractContextManager[None]:
+        return lock(self._tree.tokens_lock_file, "the list of tokens")
 
     # --- last use ---
 

@@ -90,7 +90,7 @@ def trash_entries(tree: RepositoryTree, project: NormalizedName | None = None) -
             continue
         for entry_id in sorted(subdirectories(tree.trash / name)):
             entry = read_entry(tree.trash / name / entry_id)
-            if entry is not None and not _is_live(tree, entry.sidecar):
+            if entry is not None and not is_live(tree, entry.sidecar):
                 yield entry
 
 
@@ -170,7 +170,7 @@ def _object(value: object) -> dict[str, Any]:
     return value
 
 
-def _is_live(tree: RepositoryTree, sidecar: Sidecar) -> bool:
+def is_live(tree: RepositoryTree, sidecar: Sidecar) -> bool:
     """Whether the file with this very id is among its project's files."""
     file = sidecar.file
     if not has_project(tree, file.project) or not is_regular(tree.artifact(file.project, file.filename)):

@@ -425,7 +425,7 @@ def test_a_leftover_link_is_swept_and_not_followed(tmp_path):
 LAYERS = [
     *("errors", "limits", "names", "files", "layout"),
     *("archives", "zipframes", "zips", "tars", "metadata", "wheels", "distributions"),
-    *("sidecars", "damage", "uploads", "events", "statuses", "simple", "catalog", "downloads"),
+    *("sidecars", "damage", "uploads", "events", "statuses", "simple", "catalog", "downloads", "summaries"),
     *("placing", "trash", "publishing", "repository"),
     *("tokens", "users", "rights", "registry", "starting", "importing", "checking"),
 ]
