@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
 from storage import summaries as module
-from storage.layout import RepositoryTree
 from storage.sidecars import format_time
 from storage.statuses import ProjectStatus, Status
 from storage.summaries import Summaries
@@ -108,12 +106,6 @@ def test_folders_that_are_no_projects_are_passed_over(summaries, repository, add
     (repository.tree.packages / "link").symlink_to("toolbox")
 
     assert names(summaries.overview().projects) == ["toolbox"]
-
-
-def age(tree: RepositoryTree, *projects: str) -> None:
-    """Let the folders seem old enough that their signatures are to be trusted."""
-    for project in projects:
-        os.utime(tree.packages / project, (1_600_000_000, 1_600_000_000))
 
 
 @pytest.fixture
