@@ -37,6 +37,32 @@ def curl_command(base_url: str, org: str, repo: str, token: str, file: str = "FI
     )
 
 
+def upload_url(base_url: str, org: str, repo: str) -> str:
+    """Return the address that uploaders such as twine publish to."""
+    return f"{base_url}/{org}/{repo}/pypi/legacy/"
+
+
+def twine_command(base_url: str, org: str, repo: str, token: str, files: str = "dist/*") -> str:
+    """Return the command, of two lines, with which twine publishes *files*."""
+    url = upload_url(base_url, org, repo)
+    return f"twine upload --repository-url {url} \\\n  -u {USER} -p {token} {files}"
+
+
+def uv_publish_command(base_url: str, org: str, repo: str, token: str, files: str = "dist/*") -> str:
+    """Return the command, of two lines, with which uv publishes *files*."""
+    url = upload_url(base_url, org, repo)
+    return f"uv publish --publish-url {url} \\\n  --token {token} {files}"
+
+
+def poetry_commands(base_url: str, org: str, repo: str, token: str) -> str:
+    """Return the commands with which poetry publishes what it has built; the first two are needed only once."""
+    return (
+        f"poetry config repositories.{repo} {upload_url(base_url, org, repo)}\n"
+        f"poetry config http-basic.{repo} {USER} {token}\n"
+        f"poetry publish --repository {repo}"
+    )
+
+
 def pip_command(base_url: str, org: str, repo: str, token: str = "", project: str = "PACKAGE") -> str:
     """Return the command that installs *project* from the repository, and what that needs from elsewhere."""
     return f"pip install --extra-index-url {index_url(base_url, org, repo, token)} {project}"
