@@ -28,6 +28,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import quote
 from urllib.parse import urlencode as url_encode
@@ -60,7 +61,7 @@ from werkzeug.http import parse_accept_header, parse_range_header
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wsgi import wrap_file
 
-from server import BodyReceiver, Refusal
+from server import HEAD_KEY, BodyReceiver, Refusal
 from settings import Settings
 from storage.catalog import CatalogEntry
 from storage.distributions import name_from_content
@@ -86,6 +87,7 @@ from storage.simple import ProjectDetail
 from storage.statuses import parse_status
 from storage.tokens import Scope
 from storage.uploads import Incoming
+from storage.watching import Watch
 from web.access import (
     ADMISSION,
     NO_CREDENTIAL,
@@ -96,6 +98,7 @@ from web.access import (
     identify,
     name_repository,
     needs,
+    note_use,
     open_repository,
     registry,
     rule_of_request,
@@ -103,6 +106,7 @@ from web.access import (
 )
 from web.errors import answer_error
 from web.forms import NoFile, UploadForm, open_form, received_form
+from web.hot import KEEP_KEY, PEER_KEY, HotPages, Provenance, keep_answers
 from web.logs import CALLER_KEY
 from web.packagecloud import fragment, package_details, repository_json
 from web.pages import current_viewer, pages
@@ -144,6 +148,7 @@ def project_list(repository: Repository) -> ResponseReturnValue:
     """The projects of a repository (PEP 503, PEP 691)."""
     if not request.path.endswith("/"):
         return redirect_to(url_for(".project_list"))
+    keep_answer(repository, repository.tree.packages)
     content_type = requested_type()
     projects = repository.projects()
     if content_type == JSON_TYPE:
@@ -160,6 +165,7 @@ def project_page(repository: Repository, name: str) -> ResponseReturnValue:
     project = requested_project(name)
     if name != project or not request.path.endswith("/"):
         return redirect_to(url_for(".project_page", name=project))
+    keep_answer(repository, repository.tree.project(project), thorough=True)
     content_type = requested_type()
     detail = repository.project(project)
     if content_type == JSON_TYPE:
@@ -253,6 +259,28 @@ def requested_encoding(size: int) -> str:
     best = max(known, key=accepted.quality)
     explicit_identity = accepted.quality("identity") if "identity" in named else 0
     return best if accepted.quality(best) > explicit_identity else ""
+
+
+def keep_answer(repository: Repository, folder: Path, *, thorough: bool = False) -> None:
+    """Let the server give the answer to this request again while nothing that it is made from has changed.
+
+    It is made from *folder*, where *thorough* from the files in it, too. Called before any of it is read.
+    """
+    if HEAD_KEY not in request.environ:
+        return
+    near = [repository.tree.repository_file, folder]
+    token = g.caller.token if g.caller is not None else None
+    if g.caller is not None and token is None:
+        return  # of a password: ten wrong ones refuse the right one, too
+    if token is not None:
+        near += registry().paths_of_caller(g.caller)
+    try:
+        watch = Watch(near, folder if thorough else None)
+    except OSError:
+        return  # it is gone, or cannot be looked at: the answer will say so
+    on_use = None if token is None else partial(note_use, registry().tokens, token)
+    expires_at = token.expires_at if token is not None else None
+    request.environ[KEEP_KEY] = Provenance(watch, expires_at, on_use)
 
 
 def index_page(repository: Repository, content_type: str, content: str | dict[str, Any]) -> Response:
@@ -918,6 +946,9 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     add_filters(app)
     for kind in (HTTPException, StorageError, OSError):
         app.register_error_handler(kind, answer_error)
+    hot = HotPages(settings.page_cache_size, settings.trusted_proxies)
+    app.extensions["packhouse.hot"] = hot
+    app.wsgi_app = keep_answers(app.wsgi_app, hot)  # type: ignore[method-assign, assignment]
     app.wsgi_app = trust_proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign, assignment]
     ruleless = [name for name, view in app.view_functions.items() if name != "static" and view not in RULES]
     if ruleless:
@@ -957,8 +988,10 @@ def trust_proxies(application: WSGIApplication, proxies: tuple[str, ...]) -> WSG
     forwarded = ProxyFix(application, x_for=1, x_proto=1, x_host=1)
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        trusted = environ.get("REMOTE_ADDR") in proxies
-        return forwarded(environ, start_response) if trusted else application(environ, start_response)
+        if environ.get("REMOTE_ADDR") not in proxies:
+            return application(environ, start_response)
+        environ[PEER_KEY] = environ["REMOTE_ADDR"]
+        return forwarded(environ, start_response)
 
     return serve
 

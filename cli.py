@@ -368,7 +368,7 @@ def _make_server(settings: Settings, registry: Registry, listener: socket.socket
         stop_timeout=settings.stop_timeout,
         max_header_size=settings.max_request_header_size,
     )
-    return Server(app, make_gate(app), options, listener, log_answer)
+    return Server(app, make_gate(app), options, listener, log_answer, app.extensions["packhouse.hot"])
 
 
 def _allow_descriptors(connections: int) -> None:

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,6 +41,7 @@ MIB = 1024 * KIB
 
 IDENT = "Packhouse"  # the Server header; no versions
 REQUEST_ID_KEY = "packhouse.request_id"  # environ key of a word that tells requests apart in the logs
+HEAD_KEY = "packhouse.head"  # environ key of the bytes of the request's head, where its answer may be kept
 BODY_KEY = "packhouse.body"  # environ key of the BodyReceiver that took the whole body
 
 RECV_BODY = 256 * KIB  # bytes per recv; waitress's 8 KiB is what limits uploads, by four times
@@ -93,6 +95,30 @@ class BodyReceiver(Protocol):
 AccessLog = Callable[[dict[str, Any], str, int, float], None]
 
 
+class HotAnswer:
+    """A complete answer that may be given without asking the application."""
+
+    __slots__ = ("body", "environ", "size", "start", "status")
+
+    def __init__(self, status: str, headers: list[tuple[str, str]], body: bytes, environ: dict[str, Any]) -> None:
+        """Take what the application said; *environ* is what the access log gets."""
+        self.status = status
+        self.start = _head(status, headers)
+        self.body = body if environ.get("REQUEST_METHOD") != "HEAD" else b""
+        self.size = len(self.body)
+        self.environ = environ
+
+
+class HotAnswers(Protocol):
+    """Knows answers to requests that are given once more, down to the last byte of their heads."""
+
+    def __call__(self, head: bytes, address: str, /) -> HotAnswer | None:
+        """Return the answer for a request's *head*, as it came from *address*; None: ask the application.
+
+        Called in the event loop, for a GET or HEAD of HTTP/1.1 without a body that keeps the connection open.
+        """
+
+
 class Gate(Protocol):
     """Decides, in the event loop, on every request that has a body, as soon as its headers are in."""
 
@@ -141,6 +167,7 @@ class Server:
         options: ServerOptions,
         listener: socket.socket | None = None,
         access_log: AccessLog = lambda environ, status, size, seconds: None,
+        hot: HotAnswers = lambda head, address: None,
     ) -> None:
         """Serve *app* on *listener*, or on a new socket as the options say; note each answer in *access_log*.
 
@@ -149,7 +176,7 @@ class Server:
         sock = listener or listening_socket(options.host, options.port)
         self._stop_timeout = options.stop_timeout
         self._interval = min(1.0, options.idle_timeout / 4)  # seconds between looks at the clients' time
-        self._listener = _Listener(app, gate, options, sock, access_log)
+        self._listener = _Listener(app, gate, options, sock, access_log, hot)
         self._stopping = False
 
     @property
@@ -571,6 +598,8 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
         if self.request.environ is None:
             self.request.environ = super().get_environment()
             self.request.environ[REQUEST_ID_KEY] = secrets.token_hex(8)
+            if self.request.keep_alive and self.version == "1.1":
+                self.request.environ[HEAD_KEY] = self.request.header_plus
         environ: dict[str, Any] = self.request.environ
         return environ
 
@@ -611,14 +640,36 @@ class _Task(WSGITask):  # type: ignore[misc]  # waitress has no types
             headers.append(("Connection", "close"))
         elif self.version == "1.0":
             headers.append(("Connection", "keep-alive"))
-        if "date" not in given:
-            headers.append(("Date", build_http_date(self.start_time)))
-        headers.append(("Server", IDENT))
-        lines = [f"HTTP/{self.version} {self.status}", *(f"{name}: {value}" for name, value in headers), "", ""]
-        head = "\r\n".join(lines).encode("latin-1")
-        if head.count(b"\r") != len(lines) - 1 or head.count(b"\n") != len(lines) - 1:
-            raise ValueError("a header of the answer has a line break")
-        return head
+        headers = [(name, value) for name, value in headers if name.lower() != "date"]
+        return _head(self.status, headers, self.version) + _end_of_head(self.start_time)
+
+
+def _head(status: str, headers: list[tuple[str, str]], version: str = "1.1") -> bytes:
+    """Status line and headers up to the Date, which comes last because it is never the same.
+
+    :raises ValueError: if a header would break out of its line.
+    """
+    lines = [
+        f"HTTP/{version} {status}",
+        *(f"{name}: {value}" for name, value in headers),
+        f"Server: {IDENT}",
+        "Date: ",
+    ]
+    head = "\r\n".join(lines).encode("latin-1")
+    if head.count(b"\r") != len(lines) - 1 or head.count(b"\n") != len(lines) - 1:
+        raise ValueError("a header of the answer has a line break")
+    return head
+
+
+@lru_cache(maxsize=4)
+def _end_of_head_at(second: int) -> bytes:
+    date: str = build_http_date(second)
+    return date.encode() + b"\r\n\r\n"
+
+
+def _end_of_head(now: float) -> bytes:
+    """The value of the Date header and the end of the head."""
+    return _end_of_head_at(int(now))
 
 
 # --- connections ---
@@ -674,6 +725,8 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             return False
         data = self._unparsed + data
         self._unparsed = b""
+        if self.request is None and self._answer_hot(data):
+            return True
         while data and self.connected:
             if self.request is None:
                 self.request = _Request(self)
@@ -687,6 +740,35 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
                 self._begin(request)
                 break
         return True
+
+    def _answer_hot(self, data: bytes) -> bool:
+        """Answer without asking the application, where *data* is just one request whose answer is known."""
+        if not data.startswith((b"GET ", b"HEAD ")) or data.find(b"\r\n\r\n") != len(data) - 4:
+            return False
+        try:
+            answer = self.server.hot(data, self.addr[0])
+        except Exception:
+            logger.exception("failed to look for a known answer")
+            return False
+        if answer is None:
+            return False
+        now = time.time()
+        self._begun += 1
+        head = answer.start + _end_of_head(now)
+        if answer.size >= SHARE_FROM:
+            self.write_soon(head)
+            self.write_soon(answer.body)
+        else:
+            self._send_now(head + answer.body)
+        self.server.access_log(answer.environ, answer.status, answer.size, time.time() - now)
+        return True
+
+    def _send_now(self, data: bytes) -> None:
+        """Send what the socket takes at once, and queue the rest; there is nothing queued before it."""
+        self._budget = SEND_TURN
+        sent = self.send(data)
+        if sent < len(data) and self.connected:
+            self.write_soon(data[sent:])
 
     def _begin(self, request: _Request) -> None:
         self.request = None
@@ -836,10 +918,17 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     channel_class = _Channel
 
     def __init__(
-        self, app: WSGIApplication, gate: Gate, options: ServerOptions, sock: socket.socket, access_log: AccessLog
+        self,
+        app: WSGIApplication,
+        gate: Gate,
+        options: ServerOptions,
+        sock: socket.socket,
+        access_log: AccessLog,
+        hot: HotAnswers,
     ) -> None:
         self.gate = gate
         self.access_log = access_log
+        self.hot = hot
         self.options = options
         self.map: dict[int, Any] = {}
         self.stopping = False

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from storage.limits import KIB, MB, Limits
+from storage.limits import KIB, MB, MIB, Limits
 
 PREFIX = "PACKHOUSE_"
 CONFIG_VARIABLE = "PACKHOUSE_CONFIG"
@@ -50,6 +50,8 @@ class Settings:
     idle_timeout: float = 60.0  # seconds without progress
     stop_timeout: float = 10.0  # seconds that requests in flight get to finish
     lock_timeout: float = 10.0  # seconds to wait for somebody else's change
+
+    page_cache_size: int = 64 * MIB  # bytes of index pages that are kept ready, in each process
 
     # what is accepted (contract.md section 8)
     max_file_size: int = _LIMITS.max_file_size  # bytes
@@ -160,6 +162,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "threads": (1, 1024),
     "max_connections": (1, 1_000_000),
+    "page_cache_size": (0, math.inf),
     "idle_timeout": (1, _DAY),
     "stop_timeout": (0, _DAY),
     "lock_timeout": (0, _DAY),

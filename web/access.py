@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import (
     current_app,
@@ -36,9 +36,12 @@ from storage.errors import (
 from storage.registry import Registry
 from storage.repository import Repository
 from storage.rights import Caller, ScopeMissing
-from storage.tokens import Scope
+from storage.tokens import Scope, Token, TokenStore
 from storage.users import User
 from web.logs import CALLER_KEY
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 log = logging.getLogger("packhouse")
 
@@ -136,8 +139,13 @@ def identify() -> Caller | None:
     if caller is None:
         raise Unauthorized(BAD_CREDENTIAL)
     if caller.token is not None:
-        registry().tokens.note_use(caller.token, request.remote_addr or "", request.headers.get("User-Agent", ""))
+        note_use(registry().tokens, caller.token, request.environ)
     return caller
+
+
+def note_use(tokens: TokenStore, token: Token, environ: WSGIEnvironment) -> None:
+    """Remember when, from where and with what a token was used."""
+    tokens.note_use(token, environ.get("REMOTE_ADDR", ""), environ.get("HTTP_USER_AGENT", ""))
 
 
 # --- sessions, which count on pages alone ---
