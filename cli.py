@@ -16,6 +16,7 @@ Every command works beside a running server: it changes the storage, and the ser
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -356,7 +357,7 @@ def serve(host: str | None, port: int | None, threads: int | None) -> None:
 def _make_server(settings: Settings, registry: Registry, listener: socket.socket) -> Server:
     from app import create_app, make_gate
     from server import Server, ServerOptions
-    from web.logs import log_answer
+    from web.logs import AccessLog
 
     app = create_app(settings, registry)
     options = ServerOptions(
@@ -368,7 +369,17 @@ def _make_server(settings: Settings, registry: Registry, listener: socket.socket
         stop_timeout=settings.stop_timeout,
         max_header_size=settings.max_request_header_size,
     )
-    return Server(app, make_gate(app), options, listener, log_answer, app.extensions["packhouse.hot"])
+    access_log = AccessLog(settings.log_format)
+    atexit.register(access_log.flush)
+    is_wanted = logging.getLogger().isEnabledFor(logging.INFO)
+    return Server(
+        app,
+        make_gate(app),
+        options,
+        listener,
+        access_log if is_wanted else lambda environ, status, size, seconds: None,
+        app.extensions["packhouse.hot"],
+    )
 
 
 def _allow_descriptors(connections: int) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import subprocess
+import time
 
 import pytest
 
-from cli import _JsonFormatter
 from tests.conftest import LiveServer
-from web.logs import access_log, facts_of, log_answer, without_secrets
+from web.logs import FLUSH_INTERVAL, AccessLog, json_line, text_line, without_secrets
 
 TOKEN = "pkh_0123456789ab_" + "c0ffee" * 6 + "0000"
 
@@ -31,19 +30,30 @@ def test_a_token_in_an_address_is_cut_down_to_its_id(text, cleaned):
     assert without_secrets(text) == cleaned
 
 
+ENVIRON = {
+    "REQUEST_METHOD": "GET",
+    "REQUEST_URI": "/acme/main/pypi/simple/",
+    "REMOTE_ADDR": "192.0.2.1",
+    "HTTP_USER_AGENT": "pip/99",
+    "packhouse.caller": "token:0123456789ab",
+    "packhouse.request_id": "abc",
+}
+
+
 def test_a_line_says_who_asked_for_what_and_how_it_went():
-    environ = {
-        "REQUEST_METHOD": "GET",
-        "REQUEST_URI": "/acme/main/pypi/simple/",
-        "REMOTE_ADDR": "192.0.2.1",
-        "HTTP_USER_AGENT": "pip/99",
-        "packhouse.caller": "token:0123456789ab",
-        "packhouse.request_id": "abc",
-    }
+    line = text_line(ENVIRON, "200 OK", 123, 0.0015)
 
-    facts = facts_of(environ, "200 OK", 123, 0.0015)
+    assert line.partition(" ")[2] == (
+        '192.0.2.1 token:0123456789ab GET /acme/main/pypi/simple/ 200 123B 1.5ms abc "pip/99"\n'
+    )
 
+
+def test_in_json_every_fact_has_a_key_of_its_own():
+    facts = json.loads(json_line(ENVIRON, "200 OK", 123, 0.0015))
+
+    assert facts.pop("time").endswith("Z")
     assert facts == {
+        "logger": "packhouse.access",
         "request_id": "abc",
         "address": "192.0.2.1",
         "caller": "token:0123456789ab",
@@ -56,18 +66,29 @@ def test_a_line_says_who_asked_for_what_and_how_it_went():
     }
 
 
-def test_in_json_every_fact_has_a_key_of_its_own(caplog):
-    with caplog.at_level(logging.INFO, access_log.name):
-        log_answer({"REQUEST_METHOD": "GET", "PATH_INFO": "/healthz"}, "200 OK", 3, 0.0)
+@pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "\x1b[2J", "\u2028", "\udcff", "\x85"])
+def test_what_a_client_sends_stays_within_its_line(hostile):
+    environ = {**ENVIRON, "REQUEST_URI": f"/{hostile}", "HTTP_USER_AGENT": hostile}
 
-    line = json.loads(_JsonFormatter().format(caplog.records[-1]))
-    assert line["method"] == "GET"
-    assert line["path"] == "/healthz"
-    assert line["status"] == 200
+    for line in (text_line(environ, "200 OK", 1, 0), json_line(environ, "200 OK", 1, 0)):
+        assert len(line.splitlines()) == 1
+        assert line[:-1].isprintable()
+
+
+def test_lines_are_written_in_their_order(tmp_path):
+    with (tmp_path / "access.log").open("wb") as file:
+        log = AccessLog("text", file.fileno())
+        for number in range(1000):
+            log({**ENVIRON, "REQUEST_URI": f"/{number}"}, "200 OK", 1, 0)
+        log.flush()
+
+    lines = (tmp_path / "access.log").read_text().splitlines()
+    assert [line.split(" ")[4] for line in lines] == [f"/{number}" for number in range(1000)]
 
 
 def log_of(server: LiveServer) -> str:
     """Return what the server has written since its welcome, which does show secrets."""
+    time.sleep(2 * FLUSH_INTERVAL)
     return server.log.read_text()[len(server.output) :]
 
 
