@@ -82,7 +82,17 @@ def all_commands(group: click.Group = cli.program, path: tuple[str, ...] = ()):
 
 
 def test_the_program_lists_its_commands():
-    assert sorted(cli.program.commands) == ["check", "import", "org", "repo", "serve", "token", "trash", "user"]
+    assert sorted(cli.program.commands) == [
+        "check",
+        "check-file",
+        "import",
+        "org",
+        "repo",
+        "serve",
+        "token",
+        "trash",
+        "user",
+    ]
 
 
 @pytest.mark.parametrize("path", [path for path, _ in all_commands()], ids=" ".join)
