@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import signal
 import socket
 import time
@@ -376,6 +377,13 @@ def write_big_wheel(folder: Path, size: int) -> Path:
     return path
 
 
+@pytest.fixture
+def big_wheel(tmp_path: Path) -> Iterator[Path]:
+    """A big wheel; it and what was stored of it do not stay on the disk."""
+    yield write_big_wheel(tmp_path, BIG)
+    shutil.rmtree(tmp_path)
+
+
 def memory(server: LiveServer, key: str) -> int:
     """Return a figure of the server's memory, in bytes: VmRSS is what it has, VmHWM the peak of that."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
@@ -386,32 +394,30 @@ def forget_peak(server: LiveServer) -> None:
     Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # proc(5): resets VmHWM
 
 
-def test_an_upload_is_never_whole_in_memory(starting, tmp_path):
+def test_an_upload_is_never_whole_in_memory(big_wheel, starting, tmp_path):
     server = starting()
     repository = make_repository(server, "main")
     repository.publish(*make_wheel(), cwd=tmp_path)  # whatever the first upload costs
-    path = write_big_wheel(tmp_path, BIG)
     forget_peak(server)
     before = memory(server, "VmHWM")
 
-    answer = repository.try_to_publish_file(path)
+    answer = repository.try_to_publish_file(big_wheel)
 
     assert answer.status == 201
     assert memory(server, "VmHWM") - before < MOST_MEMORY
 
 
-def test_a_download_is_never_whole_in_memory(starting, tmp_path):
+def test_a_download_is_never_whole_in_memory(big_wheel, starting, tmp_path):
     server = starting()
     repository = make_repository(server, "main", public=True)
-    path = write_big_wheel(tmp_path, BIG)
-    assert packhouse(server.storage, "import", f"{ORG}/main", str(path)).returncode == 0
-    url = f"{server.url}/{ORG}/main/pypi/files/big/{path.name}"
+    assert packhouse(server.storage, "import", f"{ORG}/main", str(big_wheel)).returncode == 0
+    url = f"{server.url}/{ORG}/main/pypi/files/big/{big_wheel.name}"
     curl("-r", "0-9", url, cwd=tmp_path)
     forget_peak(server)
     before = memory(server, "VmHWM")
 
     answer = curl("-o", os.devnull, "-D", "-", url, cwd=tmp_path)
 
-    assert f"Content-Length: {path.stat().st_size}" in answer.body
+    assert f"Content-Length: {big_wheel.stat().st_size}" in answer.body
     assert repository.listed() == ["big"]
     assert memory(server, "VmHWM") - before < MOST_MEMORY
