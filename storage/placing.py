@@ -68,7 +68,7 @@ def _place_in_project(tree: RepositoryTree, bundle: Bundle) -> None:
         path = tree.companion(bundle.project, bundle.filename, suffix)
         if suffix in bundle.companions:
             put_file(path, bundle.companions[suffix], temporary=tree.temporary)
-        else:  # a deletion that was killed may have left one of another file
+        elif status_of(path) is not None:  # of another file, left by a deletion that was killed
             remove_file(path)
     # Sidecar first: whoever sees the artifact, even after a power cut, can rely on its sidecar.
     sync_directory(artifact.parent)
