@@ -417,8 +417,9 @@ class Repository:
             raise RepositoryNotFound(self.org, self.slug)
         what = f"the project {project!r}" if project else f"the repository '{self.org}/{self.slug}'"
         try:
-            if not is_directory(self.tree.locks):
-                self._make_dotted(self.tree.locks)
+            for folder in (self.tree.locks, self.tree.temporary):
+                if not is_directory(folder):
+                    self._make_dotted(folder)
             with lock(self.tree.lock_file(project), what, self.lock_timeout):
                 yield
         except FileNotFoundError as error:
