@@ -28,6 +28,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import quote
@@ -49,6 +50,7 @@ from flask.typing import ResponseReturnValue
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from packaging.utils import NormalizedName
+from packaging.version import Version
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import (
     BadRequest,
@@ -74,6 +76,8 @@ from storage.errors import (
     InvalidValue,
     NotFound,
     ReleaseNotFound,
+    RepositoryNotFound,
+    StorageDamaged,
     StorageError,
     shorten,
 )
@@ -618,7 +622,7 @@ def requested_file(repository: Repository, name: str, version: str) -> Sidecar:
     """
     project, wanted = requested_project(name), requested_version(version)
     filename = request.args.get("filename")
-    files = [file for file in repository.project(project).files if file.version == wanted]
+    files = [file for file in repository.project(project).files if file.sort_key[0] == wanted]
     named = [file for file in files if filename in (None, file.filename)]
     if not named:
         raise FileNotFound(filename) if filename and files else ReleaseNotFound(project, version)
@@ -626,13 +630,13 @@ def requested_file(repository: Repository, name: str, version: str) -> Sidecar:
     return repository.sidecar(project, first.filename)
 
 
-def requested_version(text: str) -> str:
-    """Return a version that a client asks for, normalized.
+def requested_version(text: str) -> Version:
+    """Return a version that a client asks for; 1.0 and v1.0.0 are the same.
 
     :raises NotFound: if it is no version.
     """
     try:
-        return str(parse_version(text))
+        return parse_version(text)
     except InvalidName as error:
         raise NotFound(str(error)) from error
 
@@ -651,7 +655,7 @@ def delete_package(repository: Repository, filename: str) -> ResponseReturnValue
 @needs(Scope.WRITE_PACKAGES)
 def yank_package(repository: Repository, filename: str) -> ResponseReturnValue:
     """Yank a file (PEP 592); ``reason`` may say why."""
-    reason = requested_fields().get("reason", "")
+    reason = requested_fields("reason").get("reason", "")
     return jsonify(yank_json(repository.yank_file(project_of(filename), filename, reason, g.caller.actor)))
 
 
@@ -666,7 +670,7 @@ def unyank_package(repository: Repository, filename: str) -> ResponseReturnValue
 @needs(Scope.WRITE_PACKAGES)
 def yank_release(repository: Repository, name: str, version: str) -> ResponseReturnValue:
     """Yank every file of a release."""
-    return change_release_yank(repository, name, version, requested_fields().get("reason", ""))
+    return change_release_yank(repository, name, version, requested_fields("reason").get("reason", ""))
 
 
 @api.delete("/package/python/<name>/<version>/yank")
@@ -692,7 +696,7 @@ def yank_json(sidecar: Sidecar) -> dict[str, Any]:
 @needs(Scope.WRITE_PACKAGES)
 def change_status(repository: Repository, name: str) -> ResponseReturnValue:
     """Give a project a ``status`` of PEP 792, with a ``reason``."""
-    fields = requested_fields()
+    fields = requested_fields("status", "reason")
     status = parse_status(fields.get("status", ""), fields.get("reason", ""))
     project = requested_project(name)
     repository.change_status(project, status, g.caller.actor)
@@ -705,7 +709,7 @@ def change_status(repository: Repository, name: str) -> ResponseReturnValue:
 def promote_package(repository: Repository, filename: str) -> ResponseReturnValue:
     """Move a file to the repository ``destination``, where the caller must be allowed to write, too."""
     project = project_of(filename)
-    org, slash, repo = requested_fields().get("destination", "").partition("/")
+    org, slash, repo = requested_fields("destination").get("destination", "").partition("/")
     if not slash:
         raise InvalidValue("destination", "must name a repository as ORGANIZATION/REPOSITORY")
     if Scope.DELETE_PACKAGES not in g.caller.scopes(repository.org, repository.slug):
@@ -716,6 +720,7 @@ def promote_package(repository: Repository, filename: str) -> ResponseReturnValu
 
 
 @api.get("/package/python/<name>/<version>/stats/downloads/count.json")
+@api.get("/package/python/<name>/<version>/stats/downloads/count")
 @needs(Scope.READ_PACKAGES)
 def count_downloads(repository: Repository, name: str, version: str) -> ResponseReturnValue:
     """How often a file was downloaded in the days that were asked for."""
@@ -723,6 +728,7 @@ def count_downloads(repository: Repository, name: str, version: str) -> Response
 
 
 @api.get("/package/python/<name>/<version>/stats/downloads/series/<interval>.json")
+@api.get("/package/python/<name>/<version>/stats/downloads/series/<interval>")
 @needs(Scope.READ_PACKAGES)
 def series_of_downloads(repository: Repository, name: str, version: str, interval: str) -> ResponseReturnValue:
     """The same by day or by week, each under its first day."""
@@ -736,6 +742,7 @@ def series_of_downloads(repository: Repository, name: str, version: str, interva
 
 
 @api.get("/package/python/<name>/<version>/stats/downloads/detail.json")
+@api.get("/package/python/<name>/<version>/stats/downloads/detail")
 @needs(Scope.WRITE_PACKAGES)
 def detail_of_downloads(repository: Repository, name: str, version: str) -> ResponseReturnValue:
     """Each single download: Packhouse keeps numbers, and no addresses of people, so there are none."""
@@ -767,10 +774,21 @@ def requested_day(field: str, default: date) -> date:
 
 # packagecloud's calls for other kinds of packages, answered as one that has none.
 @api.get("/gpg_keys.json")
+@api.get("/gpg_keys")
 @needs(Scope.READ_PACKAGES)
 def gpg_keys(repository: Repository) -> ResponseReturnValue:
     """No keys: Python packages are not signed this way."""
     return jsonify({"gpg_keys": []})
+
+
+@api.post("/gpg_keys.json")
+@api.post("/gpg_keys")
+@api.post("/packages/contents.json")
+@api.post("/packages/contents")
+@needs(Scope.WRITE_PACKAGES)
+def refuse_other_kinds(repository: Repository) -> ResponseReturnValue:
+    """Keys and source packages of Debian have no place here."""
+    raise InvalidValue("base", "is of no use for Python packages, which are all that a repository here can hold")
 
 
 @registries.get("/distributions.json")
@@ -796,7 +814,11 @@ def repository_list() -> ResponseReturnValue:
         for repository in registry().repositories(organization.slug)
         if Scope.READ_PACKAGES in caller.scopes(repository.org, repository.slug)
     ]
-    return jsonify([repository_json(repository) for repository in held])
+    described = []
+    for repository in held:
+        with suppress(RepositoryNotFound, StorageDamaged):  # it hides itself alone
+            described.append(repository_json(repository))
+    return jsonify(described)
 
 
 @registries.post("/repos.json")
@@ -807,7 +829,7 @@ def create_repository() -> ResponseReturnValue:
     caller = g.caller = identify()
     if caller is None:
         raise Unauthorized(NO_CREDENTIAL)
-    fields = requested_fields("repository")
+    fields = requested_fields("name", "description", "private", "organization", wrapper="repository")
     org = requested_organization(caller, fields.get("organization"))
     name = fields.get("name", "")
     try:
@@ -824,37 +846,55 @@ def requested_organization(caller: Caller, named: str | None) -> str:
     """Return the organization in which *caller* wants and may make repositories.
 
     :raises ScopeMissing: if there is none.
+    :raises InvalidValue: if there are several, and none is named.
     """
     theirs = [caller.token.org] if caller.token is not None else list(caller.user.roles if caller.user else ())
-    for org in [named] if named else theirs:
-        if Scope.WRITE_REGISTRIES in caller.scopes(org, None):
-            return org
-    raise ScopeMissing(Scope.WRITE_REGISTRIES, named or "any organization")
+    able = [org for org in ([named] if named else theirs) if Scope.WRITE_REGISTRIES in caller.scopes(org, None)]
+    if not able:
+        raise ScopeMissing(Scope.WRITE_REGISTRIES, named or "any organization")
+    if len(able) > 1:
+        raise InvalidValue("organization", f"must be said, one of {', '.join(sorted(able))}")
+    return able[0]
 
 
-@api.get(".json")
-@api.get("", strict_slashes=False)
+@registries.get("/repos/<org>/<repo>.json")
+@registries.get("/repos/<org>/<repo>")
 @needs(Scope.READ_PACKAGES)
 def show_repository(repository: Repository) -> ResponseReturnValue:
     """One repository."""
     return jsonify(repository_json(repository))
 
 
-def requested_fields(wrapper: str = "") -> dict[str, str]:
-    """Return the fields of a small request, which come as a form or as JSON, within *wrapper* or not.
+def requested_fields(*names: str, wrapper: str = "") -> dict[str, str]:
+    """Return those of the fields *names* that a small request has, as a form or as JSON, within *wrapper* or not.
 
     :raises BadRequest: if the body is JSON and no object.
+    :raises InvalidValue: if a field is neither a text nor a number, nor true or false; null counts as absent.
     """
-    if request.mimetype == "application/json":
+    fields = json_fields(wrapper) if request.is_json else request.form
+    found: dict[str, str] = {}
+    for name in names:
+        value = fields.get(f"{wrapper}[{name}]", fields.get(name))
+        if isinstance(value, (dict, list)):
+            raise InvalidValue(name, "must be a text")
+        if value is not None:
+            found[name] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def json_fields(wrapper: str) -> dict[str, Any]:
+    """Return the JSON object in the body, or the one in it under the key *wrapper*.
+
+    :raises BadRequest: if there is none.
+    """
+    try:
         document = request.get_json()
-        inner = document.get(wrapper, document) if isinstance(document, dict) else None
-        if not isinstance(inner, dict):
-            raise BadRequest("the body is not a JSON object")
-        return {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in inner.items()}
-    prefix = f"{wrapper}["
-    return {
-        key.removeprefix(prefix).removesuffix("]") if wrapper else key: text for key, text in request.form.items()
-    }
+    except RecursionError as error:
+        raise BadRequest("the body is nested too deeply") from error
+    fields = document.get(wrapper, document) if wrapper and isinstance(document, dict) else document
+    if not isinstance(fields, dict):
+        raise BadRequest("the body is not a JSON object")
+    return fields
 
 
 T = TypeVar("T")
@@ -863,11 +903,14 @@ T = TypeVar("T")
 def page_of(items: Sequence[T], describe: Callable[[T], Any]) -> Response:
     """Answer with one page of *items*, each as *describe* has it, and packagecloud's headers (specs.md 5.1).
 
-    What disappears while the page is made, is left out.
+    In the place of what is damaged or disappears meanwhile the page has what comes next: a short page would be taken
+    for the last one (specs.md 5.6), while something that is listed twice does no harm.
     """
     number, size = requested_number("page", 1, 10**9), requested_number("per_page", PAGE_SIZE, MAX_PAGE_SIZE)
-    described = []
-    for item in items[(number - 1) * size : number * size]:
+    described: list[Any] = []
+    for item in islice(items, (number - 1) * size, None):
+        if len(described) == size:
+            break
         with suppress(FileNotFound):
             described.append(describe(item))
     last = max(1, -(-len(items) // size))

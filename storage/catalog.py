@@ -65,13 +65,19 @@ class Catalog:
     def _look(self) -> dict[str, _Remembered]:
         """Bring what is remembered up to date and return it."""
         found: dict[str, _Remembered] = {}
+        settled: dict[str, _Remembered] = {}
         with self._lock:
             for name, signature in self._signatures():
+                # Before reading: a change in the same tick of the clock as the last one gives the same signature,
+                # so what was read in that tick must not be remembered for when the tick is over.
+                is_settled = signature.is_settled()
                 known = self._remembered.get(name)
-                if known is None or known.signature != signature or not signature.is_settled():
+                if known is None or known.signature != signature:
                     known = _Remembered(signature, tuple(self._read(NormalizedName(name))))
                 found[name] = known
-            self._remembered = found
+                if is_settled:
+                    settled[name] = known
+            self._remembered = settled
         return found
 
     def _signatures(self) -> Iterable[tuple[str, Signature]]:

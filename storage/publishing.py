@@ -69,6 +69,7 @@ def read_upload(
     strict_record: bool,
     claims: Claims,
     attestations: bytes | None,
+    yanked_reason: str | None = None,
 ) -> Upload:
     """Read the archive in *incoming*, hold the *claims* against it, and sync it.
 
@@ -88,7 +89,7 @@ def read_upload(
         reason = f"the form says filetype {claims.packagetype!r}, yet this is a {distribution.packagetype}"
         raise InvalidDistribution(filename, (reason,))
     incoming.sync()
-    sidecar = Sidecar.describe(distribution, digests, incoming.size, actor)
+    sidecar = Sidecar.describe(distribution, digests, incoming.size, actor).with_yanked(yanked_reason)
     companions = {}
     if distribution.metadata_served:
         companions[CORE_METADATA_SUFFIX] = distribution.metadata_bytes

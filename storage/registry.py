@@ -53,6 +53,7 @@ from storage.files import (
 from storage.layout import RepositoryTree, StorageTree
 from storage.limits import Limits
 from storage.names import check_organization_slug, check_repository_slug, is_slug
+from storage.publishing import Claims
 from storage.repository import Repository, RepositorySettings
 from storage.rights import Caller
 from storage.sidecars import Actor, Sidecar, format_time, new_id, now
@@ -309,20 +310,27 @@ class Registry:
     ) -> Sidecar:
         """Move a file to another repository, never losing it on the way: there first, then gone here.
 
-        It goes to the source's trash, so its name stays taken there; its download counts are forgotten.
+        It takes its yank state and its attestations along. It goes to the source's trash, so its name stays taken
+        there; its download counts are forgotten.
 
         :raises FileNotFound: if it is not there, or damaged.
-        :raises FileAlreadyExists, ProjectClosed: if the destination cannot take it.
+        :raises InvalidDistribution, FileAlreadyExists, ProjectClosed: if the destination cannot take it.
         """
         if source.tree == destination.tree:
             raise InvalidValue("destination", "must be another repository")
-        _, content = source.open_file(project, filename)
+        file, content = source.open_file(project, filename)
         with content, closing(destination.receive()) as incoming:
             copy_into(incoming, content)
             moved = destination.add_file(
-                incoming, filename, actor, attestations=source.attestations(project, filename)
+                incoming,
+                filename,
+                actor,
+                claims=Claims(sha256=file.sha256),  # what is damaged here must not look whole there
+                attestations=source.attestations(project, filename),
+                yanked_reason=file.yanked_reason,
             )
         source.delete_file(project, filename, actor)
+        self.downloads.flush()
         drop_downloads(source.tree, project, filename)
         return moved.sidecar
 

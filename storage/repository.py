@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from packaging.utils import NormalizedName
+from packaging.version import Version
 
 from storage.distributions import find_reasons
 from storage.errors import (
@@ -23,6 +24,7 @@ from storage.errors import (
     Denied,
     FileNotFound,
     InvalidFilename,
+    InvalidValue,
     ProjectNotFound,
     ReleaseNotFound,
     RepositoryNotFound,
@@ -40,7 +42,7 @@ from storage.files import (
     read_json,
     replace_file,
 )
-from storage.layout import ATTESTATIONS_SUFFIX, RepositoryTree
+from storage.layout import ATTESTATIONS_SUFFIX, STATUS_FILE, RepositoryTree
 from storage.limits import Limits
 from storage.names import parse_filename
 from storage.placing import place_file, withdraw_file
@@ -57,7 +59,7 @@ from storage.publishing import (
 )
 from storage.sidecars import Actor, File, Sidecar, new_id, now
 from storage.simple import ProjectDetail, find_file, look_up_file, project_detail, project_names, read_files
-from storage.statuses import ProjectStatus, check_reason, write_status
+from storage.statuses import ProjectStatus, Status, check_reason, write_status
 from storage.trash import (
     TrashEntry,
     bundle_from_trash,
@@ -73,6 +75,8 @@ from storage.uploads import Incoming
 log = logging.getLogger("packhouse.storage")
 
 NO_CLAIMS = Claims()
+MAX_NAME = 200  # characters of what a person calls a repository
+MAX_DESCRIPTION = 10_000  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,14 @@ class RepositorySettings:
     created_at: str = field(default_factory=lambda: now().isoformat(timespec="seconds"))
 
     def encode(self) -> bytes:
-        """Return the content of ``repository.json``."""
+        """Return the content of ``repository.json``.
+
+        :raises InvalidValue: if it holds text that a page could not show.
+        """
+        if not self.name.isprintable() or len(self.name) > MAX_NAME:
+            raise InvalidValue("name", f"must be one line of at most {MAX_NAME} characters")
+        if not "".join(self.description.split()).isprintable() or len(self.description) > MAX_DESCRIPTION:
+            raise InvalidValue("description", f"must be text of at most {MAX_DESCRIPTION} characters")
         return encode_json(asdict(self))
 
 
@@ -231,11 +242,13 @@ class Repository:
         *,
         claims: Claims = NO_CLAIMS,
         attestations: bytes | None = None,
+        yanked_reason: str | None = None,
     ) -> Added:
         """Publish the bytes of *incoming* as *filename*; on disk and listed when this returns.
 
         The same bytes under the same name are no change; they mend the stored file if it was damaged. *claims* is
-        what the form said; *attestations*, a PEP 740 document, is kept verbatim beside the file.
+        what the form said; *attestations*, a PEP 740 document, is kept verbatim beside the file; with a
+        *yanked_reason* it is yanked from the first moment on.
 
         :raises InvalidFilename: if no wheel or sdist is called so.
         :raises InvalidDistribution: if the archive is not acceptable, or not what was claimed.
@@ -252,6 +265,7 @@ class Repository:
             strict_record=settings.strict_record,
             claims=claims,
             attestations=attestations,
+            yanked_reason=yanked_reason,
         )
         with self.locked(upload.sidecar.file.project):
             added = publish(self.tree, upload, reuse_filenames=settings.reuse_filenames)
@@ -299,17 +313,19 @@ class Repository:
         return self._change_yank(project, filename, None, actor)
 
     def yank_release(
-        self, project: NormalizedName, version: str, reason: str | None, actor: Actor
+        self, project: NormalizedName, version: Version, reason: str | None, actor: Actor
     ) -> list[Sidecar]:
         """Yank every file of a release, or with None take the mark away; each on disk when this returns.
+
+        Versions that mean the same (PEP 440), such as 1.0 and 1.0.0, are one release.
 
         :raises ReleaseNotFound: if the project has no file of that version.
         """
         if reason is not None:
             reason = check_reason(reason)
-        filenames = [file.filename for file in read_files(self.tree, project) if file.version == version]
+        filenames = [file.filename for file in read_files(self.tree, project) if file.sort_key[0] == version]
         if not filenames:
-            raise ReleaseNotFound(project, version)
+            raise ReleaseNotFound(project, str(version))
         return [self._change_yank(project, filename, reason, actor) for filename in sorted(filenames)]
 
     def _change_yank(self, project: NormalizedName, filename: str, reason: str | None, actor: Actor) -> Sidecar:
@@ -333,7 +349,10 @@ class Repository:
         with self.locked(project):
             if not is_directory(self.tree.project(project)):
                 raise ProjectNotFound(project)
-            write_status(self.tree, project, status, actor)
+            if status.status is Status.ACTIVE:
+                withdraw_file(self.tree, project, STATUS_FILE)  # a project without files stays for its status alone
+            else:
+                write_status(self.tree, project, status, actor)
         facts = {"project": project, "status": str(status.status), "reason": status.reason}
         self._record_facts("status changed", actor, facts)
 
@@ -453,9 +472,9 @@ class Repository:
 def project_of(filename: str) -> NormalizedName:
     """Return the project that *filename* belongs to.
 
-    :raises ProjectNotFound: if no wheel or sdist is called so.
+    :raises FileNotFound: if no wheel or sdist is called so.
     """
     try:
         return parse_filename(filename).project
     except InvalidFilename as error:
-        raise ProjectNotFound(filename) from error
+        raise FileNotFound(filename) from error

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
+from flask import g
+
 from storage.downloads import downloads_of
 from storage.repository import Repository
 from storage.sidecars import Sidecar
@@ -34,7 +36,7 @@ def package_details(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
         "sha256sum": digests.sha256,
         "sha512sum": digests.sha512,
         "private": repository.settings.private,
-        "uploader_name": uploader_name(sidecar),
+        "uploader_name": uploader_name(sidecar) if g.get("caller") else None,  # not for everybody (specs.md 5.2)
         "created_at": sidecar.file.upload_time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{millisecond(sidecar):03d}Z",
         "release": None,
         "epoch": None,

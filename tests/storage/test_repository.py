@@ -503,7 +503,7 @@ def test_what_is_not_there_says_so(repository, add):
         repository.core_metadata("toolbox", "toolbox-2.0.tar.gz")
     with pytest.raises(FileNotFound):
         repository.sidecar("toolbox", f"{WHEEL}.json")
-    with pytest.raises(ProjectNotFound):
+    with pytest.raises(FileNotFound):
         project_of("toolbox.egg")
 
 
