@@ -112,6 +112,7 @@ from web.errors import answer_error
 from web.forms import NoFile, UploadForm, open_form, received_form
 from web.hot import KEEP_KEY, PEER_KEY, HotPages, Provenance, keep_answers
 from web.logs import CALLER_KEY
+from web.package_pages import package_pages
 from web.packagecloud import fragment, package_details, repository_json
 from web.pages import current_viewer, pages
 from web.words import add_filters
@@ -979,7 +980,7 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.session_interface = SessionInterface()
     csrf.init_app(app)
-    for blueprint in (pypi, api, registries, downloads, health, pages):
+    for blueprint in (pypi, api, registries, downloads, health, package_pages, pages):
         app.register_blueprint(blueprint)
     app.url_value_preprocessor(admit)
     app.url_defaults(name_repository)

@@ -85,7 +85,7 @@ def pip_install(name: str, version: str) -> str:
 
 
 def uv_install(base_url: str, org: str, repo: str, token: str, name: str, version: str) -> str:
-    """Return the command with which uv installs one release: it asks the repository first, and takes what is there."""
+    """Return the command with which uv installs one release; it asks the repository before the public index."""
     return f"uv pip install --index {index_url(base_url, org, repo, token)} {name}=={version}"
 
 

@@ -232,9 +232,9 @@ def explain(files: Iterable[File], question: Question) -> list[Explanation]:
 def _judge(file: File, reason: str, best: File | None, question: Question) -> Explanation:
     if reason or best is None:
         return Explanation(file, Verdict.SKIPPED, reason)
-    token = ", given a token: the repository is private, and without one pip is refused" if question.private else ""
     if file is not best:
-        return Explanation(file, Verdict.FITS, f"It fits{token}; but {_why_better(best, file)}.")
+        return Explanation(file, Verdict.FITS, f"It fits, but {_why_better(best, file)}.")
+    token = ", given a token: the repository is private, and without one pip is refused" if question.private else ""
     yanked = " It is yanked, but the requirement names exactly this version." if file.yanked else ""
     how = "This sdist is what pip builds and" if file.packagetype == "sdist" else "This wheel is what pip"
     return Explanation(file, Verdict.CHOSEN, f"{how} installs{token}.{yanked}")
