@@ -84,6 +84,7 @@ def clean_environment(home: Path, *requirements: str, **variables: str) -> dict[
     return {
         "PATH": os.pathsep.join(search),
         "HOME": str(home),
+        "HTTPS_PROXY": "http://127.0.0.1:9",  # where nobody listens: whoever asks the internet fails
         "LANG": "C.UTF-8",
         "NO_COLOR": "1",
         "COLUMNS": "1000",  # some programs break their lines to the terminal's width
