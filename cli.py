@@ -27,10 +27,14 @@ import shlex
 import signal
 import socket
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -327,31 +331,69 @@ def _hash_password(password: str) -> str:
 @program.command()
 @click.option("--host", help="Name or address to listen on. Default: 127.0.0.1.")
 @click.option("--port", type=int, help="Port to listen on, 0 for any free one. Default: 8080.")
-@click.option("--threads", type=int, help="How many requests are worked on at a time. Default: 16.")
-def serve(host: str | None, port: int | None, threads: int | None) -> None:
-    """Run the server until Ctrl-C or SIGTERM.
+@click.option("--threads", type=int, help="How many requests a process works on at a time. Default: 16.")
+@click.option(
+    "--processes", type=int, help="How many processes serve; more than one where one is not enough. Default: 1."
+)
+def serve(**flags: str | int | None) -> None:
+    """Run the server until Ctrl-C or SIGTERM; SIGHUP lets it read its configuration again.
 
     On an empty storage it makes an organization, a repository, a user and two tokens, and prints once how to use
     them.
     """
-    settings = _settings(host=host, port=port, threads=threads)
+    settings = _settings(**flags)
     _start_logging(settings)
     _allow_descriptors(settings.max_connections)
-    from server import listening_socket  # here and below: the other commands are faster without flask
+    import app  # noqa: F401 - here and below: the other commands are faster without flask
+    from server import listening_socket
+    from web.workers import OBEYED, Workers
 
     # First of all, so that a taken port leaves nothing behind, least of all secrets that nobody gets to see.
     with listening_socket(settings.host, settings.port) as listener:
         registry = _open_registry(settings, make=True)
-        server = _make_server(settings, registry, listener)
-        _stop_on_signals(server)
         registry.sweep()
+        signal.pthread_sigmask(signal.SIG_BLOCK, OBEYED)  # they have to wait until somebody can obey them
         made = start(registry, _hash_password)
-        local = snippets.local_url(*server.address)
+        local = snippets.local_url(*listener.getsockname()[:2])
         if made is not None:
             click.echo(_welcome(made, settings, settings.public_url or local))
         public = f", for others at {settings.public_url}" if settings.public_url else ""
         click.echo(f"Packhouse {SERVER_VERSION} serves {settings.storage.absolute()} at {local}{public}")
+        work = partial(_serve_again_and_again, lambda: _settings(**flags), settings, listener)
+        if settings.processes == 1:
+            work()
+        else:
+            Workers(settings.processes, partial(_end_with_parent, os.getpid(), work), settings.stop_timeout).run()
+
+
+def _serve_again_and_again(read: Callable[[], Settings], settings: Settings, listener: socket.socket) -> None:
+    """Serve on *listener*; upon SIGHUP finish what is in flight and begin anew with what *read* gives then.
+
+    Where to listen, where the storage is and how many processes there are stays as it was at the start.
+    """
+    while True:
+        server = _make_server(settings, _open_registry(settings), listener.dup())
+        again = _obey_signals(server)
         server.run()
+        if not again:
+            return
+        try:
+            fixed = {key: getattr(settings, key) for key in ("host", "port", "storage", "processes")}
+            settings = replace(read(), **fixed)
+        except SettingsError as error:
+            logging.getLogger("packhouse").error("the old settings stay: %s", error)
+
+
+def _end_with_parent(parent: int, work: Callable[[], None]) -> None:
+    """Do *work* in a worker process; should the parent die without a word, so does the worker, in its own order."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+    work()
 
 
 def _make_server(settings: Settings, registry: Registry, listener: socket.socket) -> Server:
@@ -391,16 +433,30 @@ def _allow_descriptors(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _stop_on_signals(server: Server) -> None:
-    """Let Ctrl-C and SIGTERM end the server, once: the second of two is the same wish sent by two senders."""
+def _obey_signals(server: Server) -> list[int]:
+    """Let Ctrl-C and SIGTERM end *server*, and SIGHUP, too: then the list that is returned gets an item.
+
+    The second of two is the same wish sent by two senders.
+    """
+    from web.workers import OBEYED
+
+    again: list[int] = []
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+        again.clear()
+        server.stop()
+
+    def reload(number: int, _frame: FrameType | None) -> None:
+        again.append(number)
         server.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    signal.signal(signal.SIGHUP, reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYED)
+    return again
 
 
 _WELCOME = """\

@@ -45,7 +45,8 @@ class Settings:
     trusted_proxies: tuple[str, ...] = ()  # IP addresses whose X-Forwarded-* count
 
     # what clients may cost
-    threads: int = 16
+    processes: int = 1
+    threads: int = 16  # in each process
     max_connections: int = 1000  # more wait unaccepted
     idle_timeout: float = 60.0  # seconds without progress
     stop_timeout: float = 10.0  # seconds that requests in flight get to finish
@@ -161,6 +162,7 @@ _DAY = 86_400.0  # seconds
 _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "threads": (1, 1024),
+    "processes": (1, 64),
     "max_connections": (1, 1_000_000),
     "page_cache_size": (0, math.inf),
     "idle_timeout": (1, _DAY),

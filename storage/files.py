@@ -303,14 +303,15 @@ def discard_directory(path: Path, temporary: Path) -> None:
         remove_tree(draft)
 
 
-def append_line(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes, *, sync: bool = True) -> None:
     """Append *line* to *path* in one write, whole lines only: a torn last line of a crash is closed first."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
         file.write((b"\n" if torn else b"") + line + b"\n")
-        sync_file(file)
+        if sync:
+            sync_file(file)
 
 
 # --- locks ---

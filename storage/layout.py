@@ -139,6 +139,11 @@ class StorageTree:
         return self.root / ".starting"
 
     @property
+    def failures(self) -> Path:
+        """The folder of the failed sign-ins of the last minute."""
+        return self.root / ".failures"
+
+    @property
     def starting_lock_file(self) -> Path:
         """The lock of the first start."""
         return self.root / ".starting.lock"

@@ -29,6 +29,7 @@ from storage.errors import (
     TokenNotFound,
     UserNotFound,
 )
+from storage.failures import SignInFailures
 from storage.files import (
     LOCK_TIMEOUT,
     directory_entries,
@@ -95,6 +96,7 @@ class Registry:
         self.users = UserStore(self.tree, lock_timeout)
         self.tokens = TokenStore(self.tree)
         self.downloads = DownloadCounter()
+        self.failures = SignInFailures(self.tree.failures)
         self._catalogs: dict[Path, Catalog] = {}
         self._summaries: dict[Path, Summaries] = {}
         make_directories(root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +19,6 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from flask_httpauth import HTTPBasicAuth, HTTPTokenAuth
 from flask_wtf.csrf import CSRFProtect
-from limits import RateLimitItemPerMinute
-from limits.strategies import MovingWindowRateLimiter
 from werkzeug.exceptions import (
     TooManyRequests,
     Unauthorized,
@@ -179,7 +178,6 @@ def _session_key(user: User) -> str:
 
 # --- passwords ---
 
-FAILURES = RateLimitItemPerMinute(10)  # contract.md section 3
 # What a password that belongs to nobody is compared with, so that the answer takes as long.
 # The hash of a long random text that nobody has kept; making one here would take longer than all else at the start.
 _NOBODYS_HASH = (
@@ -193,10 +191,10 @@ def caller_of_password(username: str, password: str) -> Caller | None:
 
     :raises TooManyRequests: after ten failures in a minute from this address or for this user.
     """
-    failures: MovingWindowRateLimiter = current_app.config["FAILURES"]
+    failures = registry().failures
     keys = (f"address:{request.remote_addr}", f"user:{username[:100]}")
-    if not all(failures.test(FAILURES, key) for key in keys):
-        raise TooManyRequests("too many failed sign-ins; wait a minute", retry_after=60)
+    if (seconds := failures.wait(*keys)) > 0:
+        raise TooManyRequests("too many failed sign-ins; wait a minute", retry_after=math.ceil(seconds))
     try:
         user = registry().users.get(username)
     except UserNotFound:
@@ -208,8 +206,7 @@ def caller_of_password(username: str, password: str) -> Caller | None:
         good = False
     if user is not None and good:
         return Caller(None, user)
-    for key in keys:
-        failures.hit(FAILURES, key)
+    failures.note(*keys)
     return None
 
 
