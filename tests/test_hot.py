@@ -1,0 +1,268 @@
+"""Hot pages: the same answers by another road, and none that is no longer true."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from storage.registry import Registry
+from storage.repository import RepositorySettings
+from storage.statuses import ProjectStatus, Status
+from storage.tokens import Scope
+from storage.watching import Watch
+from tests.conftest import TESTER, LiveServer, add_to, start_server
+from tests.storage.makers import make_wheel
+from web.logs import FLUSH_INTERVAL
+
+JSON = "application/vnd.pypi.simple.v1+json"
+SETTLED = 2.2  # seconds after a change until what was made from it may be kept
+
+
+class Site:
+    """A live server with a public and a private repository whose pages may be kept."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self.server = server
+        self.registry = Registry(server.storage)
+        self.registry.create_organization("acme")
+        for name, private in (("open", False), ("closed", True)):
+            self.registry.create_repository("acme", name, RepositorySettings(name=name, private=private))
+            for project in ("toolbox", "anvil"):
+                add_to(self.repository(name), *make_wheel(project, "1.0", requires_python=">=3.8"))
+        self.token = self.make_token()
+
+    def repository(self, name: str):
+        return self.registry.repository("acme", name)
+
+    def make_token(self, **more) -> str:
+        return self.registry.tokens.create("acme", "closed", frozenset({Scope.READ_PACKAGES}), TESTER, **more)[1]
+
+    def ask(self, *heads: str) -> list[tuple[bytes, bytes]]:
+        """Send requests on one connection, each after the answer before it; return heads and bodies."""
+        host, _, port = self.server.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            return [self._exchange(connection, head) for head in heads]
+
+    def _exchange(self, connection: socket.socket, head: str) -> tuple[bytes, bytes]:
+        connection.sendall(head.encode("latin-1"))
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(65536)
+        answer, _, body = received.partition(b"\r\n\r\n")
+        lines = [line for line in answer.split(b"\r\n") if not line.startswith(b"Date: ")]
+        length = next((int(x[16:]) for x in lines if x.lower().startswith(b"content-length: ")), 0)
+        if not head.startswith("HEAD") and not answer.startswith(b"HTTP/1.1 304"):
+            while len(body) < length:
+                body += connection.recv(65536)
+        return b"\r\n".join(lines), body
+
+    def is_hot(self, mark: str) -> bool:
+        """Whether the last request with *mark* in its User-Agent was answered without the app."""
+        time.sleep(2 * FLUSH_INTERVAL)
+        lines = [line for line in self.server.log.read_text().splitlines() if f'"{mark}"' in line]
+        return lines[-1].split()[-2] == "-"  # such an answer has no request id
+
+
+def head(path: str, method: str = "GET", agent: str = "test", **headers: str) -> str:
+    fields = {"Host": "127.0.0.1", "User-Agent": agent, **{k.replace("_", "-"): v for k, v in headers.items()}}
+    return f"{method} {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Iterator[Site]:
+    server = start_server(tmp_path_factory.mktemp("hot") / "data")
+    site = Site(server)
+    time.sleep(SETTLED)
+    yield site
+    server.stop()
+
+
+def every_request(site: Site) -> Iterator[str]:
+    """Yield requests with all that matters to an answer of the index."""
+    good = {"Authorization": f"Bearer {site.token}"}
+    pages = [("open", {}), ("open", {"Authorization": "Bearer x"}), ("closed", {}), ("closed", good)]
+    for repository, credential in pages:
+        for page in ("", "toolbox/", "Toolbox/", "nothing/"):
+            path = f"/acme/{repository}/pypi/simple/{page}"
+            for accept in ({}, {"Accept": JSON}, {"Accept": "image/png"}):
+                for coding in ({}, {"Accept_Encoding": "gzip"}, {"Accept_Encoding": "gzip, zstd"}):
+                    yield head(path, **credential, **accept, **coding)
+            yield head(path, "HEAD", **credential)
+            yield head(path, "POST", **credential)
+            yield head(f"{path}?format={JSON.replace('+', '%2B')}", **credential)
+            yield head(path, **credential, If_None_Match="*")
+            yield head(path, **credential, If_None_Match='"other"')
+
+
+def test_both_roads_give_the_same_answers(site: Site):
+    requests = list(every_request(site))
+
+    first = site.ask(*requests)
+    second = site.ask(*requests)
+
+    assert len(requests) > 150
+    assert [answer[0].split(b"\r\n")[0] for answer in second] == [a[0].split(b"\r\n")[0] for a in first]
+    assert second == first
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("conditional", [False, True], ids=["whole", "not modified"])
+def test_the_second_road_is_taken(site: Site, method, conditional):
+    agent = f"road-{method}-{conditional}"
+    more = {"If_None_Match": "*"} if conditional else {}
+    request = head("/acme/open/pypi/simple/toolbox/", method, agent, **more)
+
+    site.ask(request)
+    assert not site.is_hot(agent)
+    site.ask(request)
+    assert site.is_hot(agent)
+
+
+def test_pipelined_requests_are_answered_in_their_order(site: Site):
+    host, _, port = site.server.url.removeprefix("http://").partition(":")
+    paths = [f"/acme/open/pypi/simple/{name}/" for name in ("toolbox", "anvil", "nothing", "toolbox")]
+    site.ask(*(head(path) for path in paths))
+
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        last = head(paths[-1], Connection="close")
+        connection.sendall("".join([*(head(path) for path in paths[:-1]), last]).encode())
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+
+    order = [received.find(word) for word in (b"Links for toolbox", b"Links for anvil", b"'nothing'")]
+    assert order == sorted(order)
+    assert received.count(b"Links for toolbox</h1>") == 2
+
+
+def warm(site: Site, *requests: str) -> list[tuple[bytes, bytes]]:
+    """Ask until the answers are kept, and return them."""
+    site.ask(*requests)
+    return site.ask(*requests)
+
+
+def changed(site: Site, request: str, change) -> tuple[bytes, bytes]:
+    """Return the answer to *request*, which was kept, right after *change*."""
+    time.sleep(SETTLED)
+    [(status, _)] = warm(site, request)
+    assert status.startswith(b"HTTP/1.1 200")
+
+    change()
+
+    [answer] = site.ask(request)
+    return answer
+
+
+OPEN = "/acme/open/pypi/simple/toolbox/"
+CLOSED = "/acme/closed/pypi/simple/toolbox/"
+
+
+def test_a_new_file_is_on_the_very_next_page(site: Site):
+    _, body = changed(site, head(OPEN), lambda: add_to(site.repository("open"), *make_wheel("toolbox", "2.0")))
+
+    assert b"toolbox-2.0-py3-none-any.whl" in body
+
+
+def test_a_new_project_is_in_the_very_next_list(site: Site):
+    request = head("/acme/open/pypi/simple/")
+
+    _, body = changed(site, request, lambda: add_to(site.repository("open"), *make_wheel("hammer", "1.0")))
+
+    assert b'href="hammer/"' in body
+
+
+def test_a_yank_and_a_status_are_on_the_very_next_page(site: Site):
+    repository = site.repository("open")
+    filename = "toolbox-1.0-py3-none-any.whl"
+
+    _, body = changed(site, head(OPEN), lambda: repository.yank_file("toolbox", filename, "broken", TESTER))
+    assert b'data-yanked="broken"' in body
+    quarantined = ProjectStatus(Status.QUARANTINED, "looks bad")
+    _, body = changed(site, head(OPEN), lambda: repository.change_status("toolbox", quarantined, TESTER))
+    assert filename.encode() not in body
+    repository.change_status("toolbox", ProjectStatus(), TESTER)
+    repository.unyank_file("toolbox", filename, TESTER)
+
+
+def test_a_revoked_token_is_refused_on_the_next_request(site: Site):
+    token = site.make_token()
+
+    status, _ = changed(
+        site,
+        head(CLOSED, Authorization=f"Bearer {token}"),
+        lambda: site.registry.tokens.revoke(token.split("_")[1]),
+    )
+
+    assert status.startswith(b"HTTP/1.1 401")
+
+
+def test_a_repository_made_private_is_closed_on_the_next_request(site: Site):
+    repository = site.repository("open")
+
+    status, _ = changed(site, head(OPEN), lambda: repository.change_settings({"private": True}))
+    repository.change_settings({"private": False})
+
+    assert status.startswith(b"HTTP/1.1 401")
+
+
+def test_a_token_that_expires_is_refused_from_that_moment(site: Site):
+    token = site.make_token(lifetime=timedelta(seconds=4))
+    request = head(CLOSED, Authorization=f"Bearer {token}")
+    time.sleep(SETTLED)
+    [(status, _)] = warm(site, request)
+    assert status.startswith(b"HTTP/1.1 200")
+
+    time.sleep(4)
+
+    [(status, _)] = site.ask(request)
+    assert status.startswith(b"HTTP/1.1 401")
+
+
+def test_a_file_damaged_behind_our_back_hides_within_two_seconds(site: Site):
+    repository = site.repository("open")
+    artifact = repository.tree.artifact("anvil", "anvil-1.0-py3-none-any.whl")
+    content = artifact.read_bytes()
+    request = head("/acme/open/pypi/simple/anvil/")
+    warm(site, request)
+
+    artifact.write_bytes(content[:-1])
+    time.sleep(2)
+
+    [(_, body)] = site.ask(request)
+    artifact.write_bytes(content)
+    assert b"anvil-1.0" not in body
+
+
+def test_the_last_use_of_a_token_is_noted_on_both_roads_and_logged(site: Site):
+    token = site.make_token()
+    request = head(CLOSED, agent="noted", Authorization=f"Bearer {token}")
+    time.sleep(SETTLED)
+
+    warm(site, request)
+
+    assert site.is_hot("noted")
+    assert site.registry.tokens.last_use(token.split("_")[1]).client == "noted"
+    lines = [line for line in site.server.log.read_text().splitlines() if '"noted"' in line]
+    assert len(lines) == 2
+    assert all(f"token:{token.split('_')[1]}" in line for line in lines)
+
+
+def test_curl_sees_no_difference(site: Site):
+    command = ["curl", "-s", "-i", "--compressed", f"{site.server.url}{OPEN}"]
+
+    outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(3)]
+
+    without_date = [[line for line in out.splitlines() if not line.startswith("Date:")] for out in outputs]
+    assert without_date[0] == without_date[1] == without_date[2]
+
+
+def test_what_has_just_changed_is_not_kept(tmp_path):
+    file = tmp_path / "x"
+    file.write_text("1")
+
+    assert not Watch([file]).is_settled
