@@ -110,11 +110,14 @@ from web.access import (
 )
 from web.errors import answer_error
 from web.forms import NoFile, UploadForm, open_form, received_form
+from web.frame import current_viewer
 from web.hot import KEEP_KEY, PEER_KEY, HotPages, Provenance, keep_answers
 from web.logs import CALLER_KEY
 from web.package_pages import package_pages
 from web.packagecloud import fragment, package_details, repository_json
-from web.pages import current_viewer, pages
+from web.pages import pages
+from web.repository_pages import repository_pages
+from web.settings_pages import settings_pages
 from web.words import add_filters
 
 if sys.version_info >= (3, 14):
@@ -980,7 +983,8 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.session_interface = SessionInterface()
     csrf.init_app(app)
-    for blueprint in (pypi, api, registries, downloads, health, package_pages, pages):
+    pages_for_people = (pages, repository_pages, settings_pages, package_pages)
+    for blueprint in (pypi, api, registries, downloads, health, *pages_for_people):
         app.register_blueprint(blueprint)
     app.url_value_preprocessor(admit)
     app.url_defaults(name_repository)

@@ -41,6 +41,7 @@ from storage.files import (
     open_regular,
     read_json,
     replace_file,
+    subdirectories,
 )
 from storage.layout import ATTESTATIONS_SUFFIX, STATUS_FILE, RepositoryTree
 from storage.limits import Limits
@@ -59,7 +60,7 @@ from storage.publishing import (
 )
 from storage.sidecars import Actor, File, Sidecar, new_id, now
 from storage.simple import ProjectDetail, find_file, look_up_file, project_detail, project_names, read_files
-from storage.statuses import ProjectStatus, Status, check_reason, write_status
+from storage.statuses import ProjectStatus, Status, check_reason, read_status, write_status
 from storage.trash import (
     TrashEntry,
     bundle_from_trash,
@@ -160,6 +161,10 @@ class Repository:
     def projects(self) -> list[NormalizedName]:
         """Return the names of the projects, sorted."""
         return project_names(self.tree)
+
+    def count_projects(self) -> int:
+        """Return the number of the projects."""
+        return len(subdirectories(self.tree.packages))
 
     def project(self, project: NormalizedName) -> ProjectDetail:
         """Return the files of *project*, by version and then file name, yanked ones included.
@@ -341,6 +346,10 @@ class Repository:
 
     # --- status ---
 
+    def status(self, project: NormalizedName) -> ProjectStatus:
+        """Return the status of a project (PEP 792); active where there is no such project."""
+        return read_status(self.tree, project)
+
     def change_status(self, project: NormalizedName, status: ProjectStatus, actor: Actor) -> None:
         """Give a project another status (PEP 792); on disk when this returns.
 
@@ -374,6 +383,13 @@ class Repository:
     def trash(self, project: NormalizedName | None = None) -> Iterator[TrashEntry]:
         """Yield the deleted files, of one project or all; purged ones included."""
         return trash_entries(self.tree, project)
+
+    def deleted_file(self, project: NormalizedName, entry_id: str) -> TrashEntry:
+        """Return one deleted file.
+
+        :raises FileNotFound: if the trash has no such file, or it is purged.
+        """
+        return find_in_trash(self.tree, project, entry_id)
 
     def restore_file(self, project: NormalizedName, entry_id: str, actor: Actor) -> Sidecar:
         """Bring a deleted file back, with its sidecar and yank state.

@@ -30,6 +30,7 @@ from storage.errors import (
     Unavailable,
 )
 from storage.files import as_storage_error
+from storage.rights import ScopeMissing
 from web.access import CHALLENGE, rule_of_request
 from web.forms import NoFile
 
@@ -94,10 +95,38 @@ def page_error(error: Exception, status: int) -> Response:
     if status == HTTPStatus.UNAUTHORIZED and "Authorization" not in request.headers:
         target = request.full_path.rstrip("?") if request.method == "GET" else "/"
         return make_response(redirect(url_for("pages.login", next=target), HTTPStatus.SEE_OTHER))
-    title = HTTPStatus(status).phrase
-    return make_response(
-        render_template("error.html", status=status, title=title, sentence=sentence_of(error)), status
+    sentence = sentence_of(error)
+    if isinstance(error, ScopeMissing):
+        sentence = f"your role does not allow this in {error.what.partition('/')[0]}"
+    if request.accept_mimetypes.best == "application/json":  # the script of a page
+        response = jsonify(message=f"{sentence[0].upper()}{sentence[1:]}")
+        response.status_code = status
+        return response
+    page = render_template(
+        "error.html",
+        status=status,
+        title=HTTPStatus(status).phrase,
+        sentence=sentence,
+        advice=ADVICE.get(status, ""),
     )
+    return make_response(page, status)
+
+
+# What a person can do about it.
+ADVICE: dict[int, str] = {
+    HTTPStatus.BAD_REQUEST: "Go back, load the page again, and try once more.",
+    HTTPStatus.UNAUTHORIZED: "Sign in, or send a token that is good.",
+    HTTPStatus.FORBIDDEN: "An admin of the organization can give you a role that does.",
+    HTTPStatus.NOT_FOUND: "The address may be misspelled, or what was there is deleted or renamed. Private things "
+    "are shown only to those who may see them: another account may see more.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Whoever runs this server can raise the limit in its configuration.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Wait a minute, then try again.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "Nothing is lost that was answered with success. Try again; if it happens "
+    "again, whoever runs this server finds the reason in its log.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Try again in a few seconds; if it goes on, whoever runs this server finds the "
+    "reason in its log.",
+    HTTPStatus.INSUFFICIENT_STORAGE: "Whoever runs this server has to free some space.",
+}
 
 
 def status_of(error: Exception) -> int:

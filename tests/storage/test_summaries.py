@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from packaging.version import Version
 
 from storage import summaries as module
 from storage.sidecars import format_time
@@ -54,7 +55,7 @@ def test_the_latest_release_is_what_pip_would_choose(summaries, repository, add,
     for version in versions:
         add(*make_wheel(version=version))
     for version in yanked:
-        repository.yank_release("toolbox", version, "", TESTER)
+        repository.yank_release("toolbox", Version(version), "", TESTER)
 
     (summary,) = summaries.overview().projects
 
