@@ -907,8 +907,8 @@ T = TypeVar("T")
 def page_of(items: Sequence[T], describe: Callable[[T], Any]) -> Response:
     """Answer with one page of *items*, each as *describe* has it, and packagecloud's headers (specs.md 5.1).
 
-    In the place of what is damaged or disappears meanwhile the page has what comes next: a short page would be taken
-    for the last one (specs.md 5.6), while something that is listed twice does no harm.
+    In the place of what is damaged or disappears meanwhile the page has what comes next: a short page would be
+    taken for the last one (specs.md 5.6), while something that is listed twice does no harm.
     """
     number, size = requested_number("page", 1, 10**9), requested_number("per_page", PAGE_SIZE, MAX_PAGE_SIZE)
     described: list[Any] = []

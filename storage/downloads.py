@@ -12,6 +12,8 @@ import logging
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -44,11 +46,14 @@ def total_downloads(path: Path) -> int:
 
 
 def drop_downloads(tree: RepositoryTree, project: NormalizedName, filename: str) -> None:
-    """Forget the counts of a file, which has moved to another repository."""
-    with lock(tree.lock_file(f".downloads-{project}"), f"the counts of {project!r}"):
-        counts = _read(tree.download_counts(project))
-        if counts.pop(filename, None) is not None:
-            put_file(tree.download_counts(project), encode_json(counts), temporary=tree.temporary)
+    """Forget the counts of a file, which has moved to another repository; it has, even if that fails."""
+    try:
+        with _locked(tree, project):
+            counts = _read(tree.download_counts(project))
+            if counts.pop(filename, None) is not None:
+                put_file(tree.download_counts(project), encode_json(counts), temporary=tree.temporary)
+    except (OSError, StorageBusy) as error:
+        log.warning("the download counts of %s could not be dropped: %s", filename, error)
 
 
 class DownloadCounter:
@@ -58,6 +63,7 @@ class DownloadCounter:
         """Start with no notes; the thread starts with the first one, in the process that takes it."""
         self._notes: Counter[Note] = Counter()
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._wake = threading.Event()
         self._process = 0  # id of the process whose thread is running
 
@@ -72,7 +78,14 @@ class DownloadCounter:
         self._wake.set()
 
     def flush(self) -> None:
-        """Write down all notes; what cannot be written now is kept for the next time."""
+        """Write down all notes; what cannot be written now is kept for the next time.
+
+        Returns when what other threads are writing is written, too: the end of the process would kill them.
+        """
+        with self._writing:
+            self._flush()
+
+    def _flush(self) -> None:
         with self._lock:
             notes, self._notes = self._notes, Counter()
         by_project: dict[tuple[RepositoryTree, NormalizedName], Counter[tuple[str, str]]] = {}
@@ -91,19 +104,34 @@ class DownloadCounter:
         while True:
             self._wake.wait()
             self._wake.clear()
-            self.flush()
+            try:
+                self.flush()
+            except Exception:  # or else nothing would be counted until the next start
+                log.exception("download counts could not be written")
+            if self._notes:
+                self._wake.set()
             threading.Event().wait(FLUSH_INTERVAL)
 
 
 def _add(tree: RepositoryTree, project: NormalizedName, numbers: Counter[tuple[str, str]]) -> None:
     if not is_regular(tree.repository_file):
         return  # deleted or renamed since: a lock file must not make its folder anew
-    with lock(tree.lock_file(f".downloads-{project}"), f"the counts of {project!r}"):
+    with _locked(tree, project):
         counts = _read(tree.download_counts(project))
         for (filename, day), number in numbers.items():
             days = counts.setdefault(filename, {})
             days[day] = days.get(day, 0) + number
         put_file(tree.download_counts(project), encode_json(counts), temporary=tree.temporary)
+
+
+@contextmanager
+def _locked(tree: RepositoryTree, project: NormalizedName) -> Iterator[None]:
+    """Hold the lock of a project's counts; the folders may have been left out of a backup."""
+    if is_regular(tree.repository_file):
+        for folder in (tree.locks, tree.downloads, tree.temporary):
+            folder.mkdir(exist_ok=True)
+    with lock(tree.lock_file(f".downloads-{project}"), f"the counts of {project!r}"):
+        yield
 
 
 def _read(path: Path) -> dict[str, dict[str, int]]:
