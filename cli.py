@@ -9,7 +9,8 @@ the storage    _settings, _open_registry
 serve          the server, its logs, the welcome of the first start
 org, repo      organizations and repositories
 user, token    people, and credentials for programs
-import, check, trash
+import, check
+yank, unyank, delete, status, promote, trash
 
 Every command works beside a running server: it changes the storage, and the server reads the storage.
 """
@@ -49,10 +50,12 @@ from storage.errors import StorageDamaged, StorageError
 from storage.files import set_syncing
 from storage.importing import Report, import_all, walk
 from storage.layout import StorageTree
+from storage.names import normalize_project, parse_version
 from storage.registry import Registry, mend_registry_file
-from storage.repository import Repository, RepositorySettings
+from storage.repository import Repository, RepositorySettings, project_of
 from storage.sidecars import SERVER_VERSION, Actor
 from storage.starting import Start, start
+from storage.statuses import Status, parse_status
 from storage.tokens import Scope, Token, parse_scopes
 from storage.trash import TrashEntry
 from storage.users import Role, parse_roles
@@ -991,6 +994,97 @@ def _summary(*, wrong: int, repaired: int) -> str:
     return f"{_counted(wrong + repaired, 'finding')}, {repaired:,} repaired."
 
 
+# --- files and projects ---
+
+
+@program.command()
+@_repository_argument
+@click.argument("what", metavar="FILENAME|PROJECT==VERSION")
+@click.option("--reason", metavar="TEXT", default="", help="Why; pip shows it to whoever installs it all the same.")
+def yank(name: tuple[str, str], what: str, reason: str) -> None:
+    """Yank a file, or every file of a release.
+
+    It stays listed and can be downloaded, but pip takes it only where that very version is asked for.
+    """
+    _change_yank(name, what, reason)
+
+
+@program.command()
+@_repository_argument
+@click.argument("what", metavar="FILENAME|PROJECT==VERSION")
+def unyank(name: tuple[str, str], what: str) -> None:
+    """Take back that a file, or a release, is yanked."""
+    _change_yank(name, what, None)
+
+
+def _change_yank(name: tuple[str, str], what: str, reason: str | None) -> None:
+    """Yank what is named, or with None take that back, and say what it was."""
+    repository = _open_registry().repository(*name)
+    project, equals, version = what.partition("==")
+    if equals:
+        release = normalize_project(project.strip()), parse_version(version.strip())
+        changed = repository.yank_release(*release, reason, _ACTOR)
+    elif reason is None:
+        changed = [repository.unyank_file(project_of(what), what, _ACTOR)]
+    else:
+        changed = [repository.yank_file(project_of(what), what, reason, _ACTOR)]
+    for sidecar in changed:
+        click.echo(f"{'Unyanked' if reason is None else 'Yanked'} {sidecar.file.filename}.")
+
+
+@program.command()
+@_repository_argument
+@click.argument("filename")
+@_yes_option
+def delete(name: tuple[str, str], filename: str, yes: bool) -> None:
+    """Move a file to the trash, from which it can be restored."""
+    repository = _open_registry().repository(*name)
+    project = project_of(filename)
+    repository.any_sidecar(project, filename)
+    if not yes:
+        click.confirm(f"Delete {filename} from {'/'.join(name)}?", abort=True, err=True)
+    entry = repository.delete_file(project, filename, _ACTOR)
+    click.echo(f"Deleted {filename}; its ID in the trash is {entry.id}.")
+
+
+@program.command()
+@_repository_argument
+@click.argument("project")
+@click.argument("status", metavar="[STATUS]", type=click.Choice([str(one) for one in Status]), required=False)
+@click.option("--reason", metavar="TEXT", help="Why; it stands on the index page.")
+def status(name: tuple[str, str], project: str, status: str | None, reason: str | None) -> None:
+    """Show the status of a project, or give it another one.
+
+    An archived project takes no uploads, a deprecated one is only said to be so, a quarantined one takes no uploads
+    and offers no files. All others are active.
+    """
+    repository = _open_registry().repository(*name)
+    normalized = normalize_project(project)
+    if status is None:
+        if reason is not None:
+            raise click.UsageError("A reason goes with a status.", click.get_current_context())
+        held = repository.project(normalized).status
+        click.echo(_printable(f"{held.status}: {held.reason}" if held.reason else str(held.status)))
+        return
+    repository.change_status(normalized, parse_status(status, reason or ""), _ACTOR)
+    click.echo(f"{normalized} is {status} now.")
+
+
+@program.command()
+@_repository_argument
+@click.argument("filename")
+@click.argument("destination", metavar="ORG/REPO", type=_repository_name)
+def promote(name: tuple[str, str], filename: str, destination: tuple[str, str]) -> None:
+    """Move a file from the first repository to the second.
+
+    It takes along that it is yanked, and leaves its download counts behind.
+    """
+    registry = _open_registry()
+    source, target = registry.repository(*name), registry.repository(*destination)
+    registry.promote_file(source, target, project_of(filename), filename, _ACTOR)
+    click.echo(f"Moved {filename} from {'/'.join(name)} to {'/'.join(destination)}.")
+
+
 # --- trash ---
 
 
@@ -1010,6 +1104,73 @@ def trash_list(name: tuple[str, str]) -> None:
 def _trash_row(entry: TrashEntry) -> list[str]:
     state = "purged" if entry.purged else "restorable"
     return [entry.id, entry.sidecar.file.filename, _day(entry.deleted_at), str(entry.deleted_by), state]
+
+
+@trash.command("restore")
+@_repository_argument
+@click.argument("wanted", metavar="ID|FILENAME")
+def trash_restore(name: tuple[str, str], wanted: str) -> None:
+    """Bring a deleted file back, yanked if it was."""
+    repository = _open_registry().repository(*name)
+    entry = _one_deleted(_deleted(repository, wanted), wanted)
+    repository.restore_file(entry.sidecar.file.project, entry.id, _ACTOR)
+    click.echo(f"Restored {entry.sidecar.file.filename}.")
+
+
+@trash.command("purge")
+@_repository_argument
+@click.argument("wanted", metavar="[ID|FILENAME]", required=False)
+@click.option(
+    "--older-than",
+    "age",
+    metavar="TIME",
+    type=_duration,
+    help="Purge what was deleted longer ago than, say, 12h, 30d or 52w.",
+)
+@click.option("--all", "everything", is_flag=True, help="Purge all of it.")
+@_yes_option
+def trash_purge(
+    name: tuple[str, str], wanted: str | None, age: timedelta | None, everything: bool, yes: bool
+) -> None:
+    """Remove the bytes of deleted files for good; their names stay taken."""
+    if (wanted is not None) + (age is not None) + everything != 1:
+        raise click.UsageError("Name a file, or give one of --older-than and --all.", click.get_current_context())
+    repository = _open_registry().repository(*name)
+    entries = _deleted(repository, wanted)
+    if wanted is not None and not entries:
+        raise _not_in_trash(wanted)
+    if age is not None:
+        before = datetime.now(UTC) - age
+        entries = [entry for entry in entries if entry.deleted_at < before]
+    files = _counted(len(entries), "deleted file")
+    if entries and not yes:
+        click.confirm(f"Remove {files} of {'/'.join(name)} for good?", abort=True, err=True)
+    for entry in entries:
+        repository.purge_file(entry.sidecar.file.project, entry.id, _ACTOR)
+    click.echo(f"Purged {files}.")
+
+
+def _deleted(repository: Repository, wanted: str | None) -> list[TrashEntry]:
+    """Return the deleted files that are not purged yet: all, or those with *wanted* as their id or name."""
+    left = [entry for entry in repository.trash() if not entry.purged]
+    return [entry for entry in left if wanted in (None, entry.id, entry.sidecar.file.filename)]
+
+
+def _not_in_trash(wanted: str) -> click.ClickException:
+    return click.ClickException(f"the trash holds no file {wanted!r}, or it is purged already")
+
+
+def _one_deleted(entries: list[TrashEntry], wanted: str) -> TrashEntry:
+    """Return the only one of *entries*.
+
+    :raises ClickException: if there is none, or there are several.
+    """
+    if not entries:
+        raise _not_in_trash(wanted)
+    if len(entries) > 1:
+        ids = ", ".join(entry.id for entry in entries)
+        raise click.ClickException(f"{wanted} was deleted more than once; name one by its ID: {ids}")
+    return entries[0]
 
 
 if __name__ == "__main__":

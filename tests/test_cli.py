@@ -85,13 +85,18 @@ def test_the_program_lists_its_commands():
     assert sorted(cli.program.commands) == [
         "check",
         "check-file",
+        "delete",
         "import",
         "org",
+        "promote",
         "repo",
         "serve",
+        "status",
         "token",
         "trash",
+        "unyank",
         "user",
+        "yank",
     ]
 
 
