@@ -423,11 +423,12 @@ def test_a_leftover_link_is_swept_and_not_followed(tmp_path):
 
 # Each module may import those before it.
 LAYERS = [
-    *("errors", "limits", "names", "files", "layout"),
-    *("archives", "zipframes", "zips", "tars", "metadata", "wheels", "distributions"),
-    *("sidecars", "damage", "uploads", "events", "statuses", "simple", "catalog", "downloads", "summaries"),
+    *("errors", "limits", "names", "files", "layout", "failures", "watching"),
+    *("archives", "zipframes", "zips", "tars", "metadata", "wheels", "distributions", "members"),
+    *("sidecars", "damage", "uploads", "events", "statuses"),
+    *("simple", "explaining", "catalog", "downloads", "summaries"),
     *("placing", "trash", "publishing", "repository"),
-    *("tokens", "users", "rights", "registry", "starting", "importing", "checking"),
+    *("tokens", "users", "rights", "registry", "starting", "importing", "browsing", "checking"),
 ]
 SOURCES = sorted(Path(storage.__file__).parent.glob("*.py"))
 # What changes names or waits for the disk (style.md section 1); reading is for everybody.
