@@ -135,8 +135,12 @@ def make_environment(folder: Path, requirement: str | None = None) -> Path:
         assert ended.status == 0, ended
     else:
         make_environment(folder)
-        for origin in site_packages(programs(requirement).parent).glob("pip*"):
+        original = programs(requirement).parent
+        for origin in site_packages(original).glob("pip*"):
             shutil.copytree(origin, site_packages(folder) / origin.name)
+        script = folder / "bin" / "pip"
+        script.write_text((original / "bin" / "pip").read_text().replace(str(original), str(folder)))
+        script.chmod(0o755)
     return folder / "bin" / "python"
 
 

@@ -31,6 +31,7 @@ from tests.client_programs import (
     installed,
     make_environment,
     run_program,
+    site_packages,
 )
 from tests.clients import LiveRepository, make_repository
 from tests.conftest import LiveServer, start_server
@@ -391,6 +392,34 @@ def test_a_release_published_after_the_client_looked_is_seen_at_once(installer, 
         assert installer.installed == {"toolbox": version}
 
 
+BACKEND = """\
+import pathlib, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "toolbox-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder, name), "w") as wheel:
+        wheel.writestr("toolbox.py", "built = True")
+        wheel.writestr("toolbox-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: toolbox\\nVersion: 1.0\\n")
+        about = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        wheel.writestr("toolbox-1.0.dist-info/WHEEL", about)
+        wheel.writestr("toolbox-1.0.dist-info/RECORD", "")
+    return name
+"""
+BUILD_SYSTEM = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
+@pytest.mark.parametrize("make", [PipOfPython, Pip, Uv, Poetry, Pdm])  # pip 19 knows no backend within the sdist
+def test_an_sdist_is_built_and_installed(make, private, tmp_path):
+    installer = make(tmp_path / "home")
+    files = {"pyproject.toml": BUILD_SYSTEM.encode(), "backend.py": BACKEND.encode()}
+    private.publish(*make_sdist("toolbox", files=files), cwd=tmp_path)
+
+    ended = installer.install(private, "toolbox")
+
+    assert ended.status == 0, ended
+    assert (site_packages(installer.folder / ".venv") / "toolbox.py").read_text() == "built = True"
+
+
 # --- caches ---
 
 
@@ -476,6 +505,18 @@ def test_pip_mixes_two_indexes_and_takes_the_highest_version_of_all(pip, private
     assert pip.installed == {"toolbox": "9.0"}  # which is why docs/clients.md warns of it
 
 
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_an_address_in_pip_conf_must_stand_without_quotes(newest_pip, private, other, tmp_path, quote):
+    private.publish(*make_wheel("toolbox"), cwd=tmp_path)
+    address = f"{quote}{private.index_url(private.read_token)}{quote}"
+    conf = newest_pip.write("pip.conf", f"[global]\nindex-url = {other.index_url()}\nextra-index-url = {address}\n")
+
+    ended = newest_pip.pip("install", "toolbox", PIP_CONFIG_FILE=str(conf))
+
+    assert (ended.status == 0) is not bool(quote), ended
+    assert (private.read_token in ended.seen) is bool(quote)  # it takes the quoted one for no address, and shows it
+
+
 # --- uv alone ---
 
 
@@ -555,6 +596,16 @@ def lock_with_pdm(home: Path, repository: LiveRepository) -> tuple[Ended, str]:
     pdm = Pdm(home)
     ended = pdm.install(repository, "toolbox", "environment", command="pdm lock")
     return ended, (pdm.folder / "pdm.lock").read_text()
+
+
+def test_poetry_keeps_a_token_that_stands_in_the_address(private, tmp_path):
+    poetry = Poetry(tmp_path / "home")
+    private.publish(*make_wheel("toolbox"), cwd=tmp_path)
+
+    ended = poetry.install(private, "toolbox", "address", command="poetry lock -n")
+
+    assert ended.status == 0, ended
+    assert private.read_token in (poetry.folder / "poetry.lock").read_text()  # so docs/clients.md keeps it out
 
 
 @pytest.mark.parametrize("lock", [lock_with_uv, lock_with_poetry, lock_with_pdm])
