@@ -23,7 +23,7 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -875,7 +875,7 @@ def requested_fields(*names: str, wrapper: str = "") -> dict[str, str]:
     :raises BadRequest: if the body is JSON and no object.
     :raises InvalidValue: if a field is neither a text nor a number, nor true or false; null counts as absent.
     """
-    fields = json_fields(wrapper) if request.is_json else request.form
+    fields = json_fields(wrapper) if request.is_json else form_fields()
     found: dict[str, str] = {}
     for name in names:
         value = fields.get(f"{wrapper}[{name}]", fields.get(name))
@@ -884,6 +884,17 @@ def requested_fields(*names: str, wrapper: str = "") -> dict[str, str]:
         if value is not None:
             found[name] = value if isinstance(value, str) else json.dumps(value)
     return found
+
+
+def form_fields() -> Mapping[str, Any]:
+    """Return the fields of the form in the body; none if there is no body.
+
+    :raises BadRequest: if the body is something else, such as the JSON that ``curl -d`` calls a form.
+    """
+    form = request.form
+    if request.content_length and (not form or next(iter(form)).lstrip().startswith(("{", "["))):
+        raise BadRequest("the body is no form; for JSON, send the header 'Content-Type: application/json'")
+    return form
 
 
 def json_fields(wrapper: str) -> dict[str, Any]:

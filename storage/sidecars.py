@@ -296,6 +296,7 @@ def _text(document: Mapping[str, Any], key: str, default: object = _REQUIRED) ->
     value = document.get(key, default)
     if not isinstance(value, str):
         raise ValueError(f"its {key} is missing or not a text")
+    value.encode()  # half a surrogate pair is a ValueError here, and not on the page of all files
     return value
 
 

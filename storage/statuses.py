@@ -83,7 +83,8 @@ def read_status(tree: RepositoryTree, project: NormalizedName) -> ProjectStatus:
     path = tree.status_file(project)
     try:
         document = read_json(path)
-        return ProjectStatus(Status(document["status"]), str(document.get("reason", "")))
+        reason = str(document.get("reason", "")).encode("utf-8", "replace").decode()  # fit for a page
+        return ProjectStatus(Status(document["status"]), reason)
     except (FileNotFoundError, NotADirectoryError):
         return ProjectStatus()
     except (ValueError, KeyError) as error:

@@ -418,6 +418,9 @@ BAD_BODIES = [
     (json.dumps({"reason": "x" * 501}).encode(), "application/json"),
     (b"reason=a%0Ab", "application/x-www-form-urlencoded"),
     (b"reason=%00", "application/x-www-form-urlencoded"),
+    (b'{"reason": "as curl -d sends it"}', "application/x-www-form-urlencoded"),
+    (b'{"reason": "said to be text"}', "text/plain"),
+    (b"--x\r\nbroken", "multipart/form-data; boundary=x"),
 ]
 
 

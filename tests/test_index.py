@@ -293,6 +293,26 @@ def test_a_sidecar_with_hostile_text_breaks_no_page(get, document, filled):
     assert set(page.tags) == {"html", "head", "meta", "title", "body", "h1", "a", "br"}
 
 
+@pytest.mark.parametrize("key", ["requires_python", "yanked_reason"])
+def test_half_a_surrogate_pair_in_a_sidecar_hides_that_file_alone(get, document, filled, key):
+    filename = "toolbox-1.10-py3-none-any.whl"
+    sidecar = filled.tree.sidecar("toolbox", filename)
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), key: "\ud800"}))
+
+    files = [file["filename"] for file in document()["files"]]
+
+    assert filename not in files
+    assert list(Page(get(PAGE).text).anchors) == files
+    assert len(files) == 4
+
+
+def test_half_a_surrogate_pair_in_the_reason_of_a_status_opens_nothing(get, document, filled):
+    filled.tree.status_file("toolbox").write_text(json.dumps({"status": "quarantined", "reason": "a\ud800"}))
+
+    assert document()["project-status"] == {"status": "quarantined", "reason": "a?"}
+    assert Page(get(PAGE).text).meta["pypi:project-status-reason"] == "a?"
+
+
 # --- strict parsers ---
 
 
