@@ -238,7 +238,9 @@ def render_package(repository: Repository, sidecar: Sidecar, *, tab: str = "", *
         description=renderer().render(metadata.description or "", metadata.description_content_type)
         if tab == TABS[0]
         else None,
-        boxes=snippet_boxes(repository, sidecar, str(more.get("token", ""))) if tab == TABS[0] else (),
+        boxes=snippet_boxes(repository, sidecar, str(more.get("token", "")))
+        if tab == TABS[0] and status.offers_files
+        else (),
         contents=contents_of(sidecar) if tab == "contents" else None,
         **more,
     )
@@ -348,8 +350,8 @@ def make_token(repository: Repository, name: str, filename: str) -> ResponseRetu
     project = checked_project(name, filename)
     sidecar = repository.any_sidecar(project, filename)
     user = g.caller.user
-    if user is None:
-        raise Forbidden("sign in to make a token: it has to belong to somebody")
+    if g.caller.token is not None or user is None:
+        raise Forbidden("only a person who signs in with a password may do that, not a token")
     if not repository.settings.private:
         return redirect(url_for(".package_page", name=project, filename=filename), HTTPStatus.SEE_OTHER)
     token, text = registry().tokens.create(
@@ -360,6 +362,7 @@ def make_token(repository: Repository, name: str, filename: str) -> ResponseRetu
         description=f"made to install {project}",
         user=user.name,
     )
+    repository.record("token created", g.caller.actor, description=token.description)
     return render_package(repository, sidecar, tab=TABS[0], token=text, token_id=token.id)
 
 
