@@ -14,7 +14,6 @@ from flask import Blueprint, current_app, flash, g, redirect, render_template, r
 from flask.typing import ResponseReturnValue
 from packaging.specifiers import SpecifierSet
 from packaging.utils import NormalizedName
-from werkzeug.exceptions import Forbidden
 
 import snippets
 from storage.browsing import Project, deleted_files, dependencies_of, open_member, open_project, representative
@@ -39,6 +38,7 @@ from storage.sidecars import Sidecar
 from storage.statuses import Status, parse_status, read_status
 from storage.tokens import Scope
 from web.access import base_url, page_needs, registry
+from web.frame import held_scopes, person
 from web.package_facts import (
     attestations_of,
     chart_of,
@@ -349,9 +349,7 @@ def make_token(repository: Repository, name: str, filename: str) -> ResponseRetu
     """Make a token that may read this repository, and show the snippets with it; it is not shown again."""
     project = checked_project(name, filename)
     sidecar = repository.any_sidecar(project, filename)
-    user = g.caller.user
-    if g.caller.token is not None or user is None:
-        raise Forbidden("only a person who signs in with a password may do that, not a token")
+    user = person()
     if not repository.settings.private:
         return redirect(url_for(".package_page", name=project, filename=filename), HTTPStatus.SEE_OTHER)
     token, text = registry().tokens.create(
@@ -371,7 +369,7 @@ def make_token(repository: Repository, name: str, filename: str) -> ResponseRetu
 
 def frame(repository: Repository) -> dict[str, object]:
     """Return what all pages here show: the repository, and what the visitor may do in it."""
-    held = g.caller.scopes(repository.org, repository.slug) if g.caller is not None else frozenset()
+    held = held_scopes(repository.org, repository.slug)
     return {
         "section": "packages",
         "repository": repository,
