@@ -366,7 +366,8 @@ def serve(**flags: str | int | None) -> None:
         if settings.processes == 1:
             work()
         else:
-            Workers(settings.processes, partial(_end_with_parent, os.getpid(), work), settings.stop_timeout).run()
+            worker = partial(_end_with_parent, os.getpid(), work)
+            Workers(settings.processes, worker, settings.stop_timeout, on_stop=listener.close).run()
 
 
 def _serve_again_and_again(read: Callable[[], Settings], settings: Settings, listener: socket.socket) -> None:
@@ -376,7 +377,7 @@ def _serve_again_and_again(read: Callable[[], Settings], settings: Settings, lis
     """
     while True:
         server = _make_server(settings, _open_registry(settings), listener.dup())
-        again = _obey_signals(server)
+        again = _obey_signals(server, listener)
         server.run()
         if not again:
             return
@@ -436,7 +437,7 @@ def _allow_descriptors(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _obey_signals(server: Server) -> list[int]:
+def _obey_signals(server: Server, listener: socket.socket) -> list[int]:
     """Let Ctrl-C and SIGTERM end *server*, and SIGHUP, too: then the list that is returned gets an item.
 
     The second of two is the same wish sent by two senders.
@@ -449,6 +450,7 @@ def _obey_signals(server: Server) -> list[int]:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         again.clear()
+        listener.close()  # the server's is a copy, and this one would go on taking connections that nobody serves
         server.stop()
 
     def reload(number: int, _frame: FrameType | None) -> None:

@@ -18,14 +18,22 @@ RESTART_PAUSE = 1.0  # seconds between two starts of a worker that dies at once
 class Workers:
     """The worker processes of one server."""
 
-    def __init__(self, number: int, work: Callable[[], None], stop_timeout: float) -> None:
+    def __init__(
+        self,
+        number: int,
+        work: Callable[[], None],
+        stop_timeout: float,
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> None:
         """Have *number* processes that each call *work*, which ends upon SIGTERM within *stop_timeout* seconds.
 
-        *work* is called with the signals in OBEYED blocked; it unblocks them when it can obey.
+        *work* is called with the signals in OBEYED blocked; it unblocks them when it can obey. *on_stop* is called
+        in the parent when the end begins.
         """
         self._number = number
         self._work = work
         self._stop_timeout = stop_timeout
+        self._on_stop = on_stop
         self._started: dict[int, float] = {}  # process id -> when, by the monotonic clock
         self._stopping = False
 
@@ -79,6 +87,7 @@ class Workers:
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
+        self._on_stop()
         self._tell(signal.SIGTERM)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
