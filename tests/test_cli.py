@@ -775,12 +775,23 @@ def test_serving_without_syncing_is_said_loudly(tmp_path):
     assert "WARNING: unsafe_no_fsync is on" in server.output
 
 
+def wait_until_asleep(pid: int) -> None:
+    """Wait until a process has been waiting for something in ten looks in a row."""
+    asleep, deadline = 0, time.monotonic() + 20
+    while asleep < 10:
+        assert time.monotonic() < deadline
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+        asleep = asleep + 1 if state == "S" else 0
+        time.sleep(0.02)
+
+
 def test_ctrl_c_ends_a_question_with_130(repository, storage):
     command = program("repo", "delete", "acme/main", "--storage", str(storage))
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=program_environment()
     ) as process:
         process.stderr.read(5)  # of the question
+        wait_until_asleep(process.pid)  # a signal between the question and the waiting would not end the waiting
         process.send_signal(signal.SIGINT)
         process.wait(10)
 
