@@ -47,8 +47,6 @@ from flask import (
 )
 from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from packaging.utils import NormalizedName
 from packaging.version import Version
 from werkzeug.datastructures import MIMEAccept
@@ -981,7 +979,6 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
         REGISTRY=registry,
         SETTINGS=settings,
         SECRET_KEY=registry.secret_key,
-        FAILURES=MovingWindowRateLimiter(MemoryStorage()),
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_NAME="packhouse",
         PERMANENT_SESSION_LIFETIME=timedelta(days=14),
