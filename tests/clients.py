@@ -39,6 +39,7 @@ def client_environment(home: Path, **variables: str) -> dict[str, str]:
         if not name.upper().startswith(_FORGOTTEN_PREFIXES)
         and not name.upper().endswith(_FORGOTTEN_SUFFIXES)
         and name not in _FORGOTTEN
+        or name == "PYTHONDONTWRITEBYTECODE"  # for what runs from this checkout
     }
     return {**kept, "HOME": str(home), "XDG_CONFIG_DIRS": str(home / "none"), **variables}
 
