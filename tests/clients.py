@@ -29,18 +29,16 @@ TIMEOUT = 120  # seconds that one command of a client may take
 _FORGOTTEN_PREFIXES = ("PIP_", "XDG_", "PACKHOUSE_", "PYTHON")
 _FORGOTTEN_SUFFIXES = ("_PROXY",)
 _FORGOTTEN = frozenset({"NETRC", "CURL_HOME", "VIRTUAL_ENV"})
+_KEPT = frozenset({"PYTHONDONTWRITEBYTECODE"})  # what runs from this checkout leaves nothing in it, if so wished
+
+
+def _is_forgotten(name: str) -> bool:
+    return name.startswith(_FORGOTTEN_PREFIXES) or name.endswith(_FORGOTTEN_SUFFIXES) or name in _FORGOTTEN
 
 
 def client_environment(home: Path, **variables: str) -> dict[str, str]:
     """Return an environment in which pip and curl know what is in *home* and in *variables*, and nothing else."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.upper().startswith(_FORGOTTEN_PREFIXES)
-        and not name.upper().endswith(_FORGOTTEN_SUFFIXES)
-        and name not in _FORGOTTEN
-        or name == "PYTHONDONTWRITEBYTECODE"  # for what runs from this checkout
-    }
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or not _is_forgotten(name.upper())}
     return {**kept, "HOME": str(home), "XDG_CONFIG_DIRS": str(home / "none"), **variables}
 
 
