@@ -839,6 +839,7 @@ def create_repository() -> ResponseReturnValue:
         private = fields.get("private", "1").lower() not in ("0", "false", "")
         made = RepositorySettings(name=name, description=fields.get("description", ""), private=private)
         repository = registry().create_repository(org, slug, made)
+        repository.record("repository created", caller.actor, name=made.name, private=made.private)
     except (InvalidName, AlreadyExists) as error:
         return jsonify({"repository": [f"Validation failed: {error}"]}), HTTPStatus.UNPROCESSABLE_ENTITY
     return jsonify({"url": f"{base_url()}/{repository.org}/{repository.slug}"}), HTTPStatus.CREATED

@@ -32,7 +32,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -46,7 +46,7 @@ import snippets
 from settings import Settings, SettingsError, load_settings
 from storage.checking import artifact_count, check_storage
 from storage.distributions import find_reasons
-from storage.errors import StorageDamaged, StorageError
+from storage.errors import RepositoryNotFound, StorageDamaged, StorageError
 from storage.files import set_syncing
 from storage.importing import Report, import_all, walk
 from storage.layout import StorageTree
@@ -633,7 +633,8 @@ def repo_create(
     REPO stands in addresses: lower-case letters, digits and single hyphens.
     """
     settings = RepositorySettings(name=display_name or name[1], description=description or "", private=not public)
-    _open_registry().create_repository(*name, settings)
+    repository = _open_registry().create_repository(*name, settings)
+    repository.record("repository created", _ACTOR, name=settings.name, private=settings.private)
     click.echo(f"Made the {_visibility(settings)} repository {'/'.join(name)}.")
 
 
@@ -683,7 +684,9 @@ def repo_update(
     change: dict[str, object] = {key: value for key, value in values.items() if value is not None}
     if not change:
         raise click.UsageError("Nothing to change.", click.get_current_context())
-    _open_registry().repository(*name).change_settings(change)
+    repository = _open_registry().repository(*name)
+    repository.change_settings(change)
+    repository.record("settings changed", _ACTOR, settings=", ".join(sorted(change)))
     click.echo(f"Changed {'/'.join(name)}.")
 
 
@@ -859,6 +862,8 @@ def token_create(
     org, repo = _existing(registry, name)
     wanted = parse_scopes(scope.strip() for given in scopes for scope in given.split(","))
     made, text = registry.tokens.create(org, repo, wanted, _ACTOR, description=description, lifetime=lifetime)
+    if repo is not None:
+        registry.repository(org, repo).record("token created", _ACTOR, description=description, token=made.id)
     click.echo(f"Made the token {made.id}; it is not shown again.", err=True)
     click.echo(text)
 
@@ -890,7 +895,13 @@ def _token_row(registry: Registry, token: Token) -> list[str]:
 @click.argument("token_id", metavar="ID")
 def token_revoke(token_id: str) -> None:
     """Make a token worthless at once; 'packhouse token list' shows the IDs."""
-    _open_registry().tokens.revoke(token_id)
+    registry = _open_registry()
+    token = registry.tokens.get(token_id)
+    registry.tokens.revoke(token_id)
+    if token.repo is not None:
+        with suppress(RepositoryNotFound):
+            repository = registry.repository(token.org, token.repo)
+            repository.record("token revoked", _ACTOR, description=token.description, token=token_id)
     click.echo(f"Revoked the token {token_id}.")
 
 

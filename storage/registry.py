@@ -334,6 +334,9 @@ class Registry:
         source.delete_file(project, filename, actor)
         self.downloads.flush()
         drop_downloads(source.tree, project, filename)
+        facts = {"project": project, "version": file.version, "filename": filename}
+        source.record("promoted", actor, **facts, to=f"{destination.org}/{destination.slug}")
+        destination.record("promoted", actor, **facts, origin=f"{source.org}/{source.slug}")
         return moved.sidecar
 
     # --- people ---

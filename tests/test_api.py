@@ -506,7 +506,7 @@ def test_a_deleted_file_is_gone_and_in_the_trash(call, filled, tokens, distribut
     [entry] = filled.trash("toolbox")
     assert entry.sidecar.file.filename == WHEEL
     assert entry.deleted_by.id == tokens.admin.split("_")[1]
-    assert events(filled)[-1]["event"] == "deleted"
+    assert [e["event"] for e in events(filled)][-2:] == ["deleted", "promoted"]
     assert events(filled)[-1]["by"]["id"] == entry.deleted_by.id
 
 
@@ -590,8 +590,8 @@ def test_a_promoted_file_is_there_and_no_longer_here(promote, filled, second):
     assert second.sidecar("toolbox", WHEEL).file.yanked == "wait"
     assert WHEEL not in [file.filename for file in filled.project("toolbox").files]
     assert [entry.sidecar.file.filename for entry in filled.trash()] == [WHEEL]
-    assert [e["event"] for e in events(second)] == ["published"]
-    assert events(filled)[-1]["event"] == "deleted"
+    assert [e["event"] for e in events(second)] == ["published", "promoted"]
+    assert [e["event"] for e in events(filled)][-2:] == ["deleted", "promoted"]
     assert events(filled)[-1]["by"]["description"] == "promoter"
 
 

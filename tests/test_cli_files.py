@@ -12,11 +12,12 @@ from click.testing import CliRunner, Result
 import cli
 from storage import trash
 from storage.errors import FileAlreadyExists
+from storage.events import read_events
 from storage.files import set_syncing
 from storage.repository import Repository, RepositorySettings
 from storage.sidecars import now
 from storage.statuses import ProjectStatus, Status
-from tests.conftest import ORG, REPO, add_to
+from tests.conftest import ORG, REPO, TESTER, add_to
 from tests.storage.makers import make_sdist, make_wheel
 
 NAME = f"{ORG}/{REPO}"
@@ -193,7 +194,7 @@ def test_a_file_is_moved_to_another_repository(run, filled, second):
     assert result.stdout == f"Moved {LATER} from {NAME} to {ORG}/second.\n"
     assert list(listed(second)) == [LATER]
     assert LATER not in listed(filled)
-    assert last_event(second) == ("published", "command line")
+    assert last_event(second) == ("promoted", "command line")
 
 
 @pytest.mark.parametrize(
@@ -302,3 +303,40 @@ def test_what_is_older_is_purged_and_what_is_not_stays(run, deleted, monkeypatch
 def test_what_is_to_be_purged_is_said_in_one_way(run, deleted, arguments):
     assert "Name a file, or give one of" in error_of(run("trash", "purge", NAME, *arguments, "--yes", status=2))
     assert purged(deleted) == []
+
+
+def test_what_the_command_line_does_to_a_repository_stands_in_its_events(registry, repository, tmp_path):
+    storage = ("--storage", str(registry.tree.root))
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(cli.program, [*arguments, *storage])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    run("repo", "create", "acme/second", "--public")
+    run("repo", "update", "acme/second", "--private")
+    token = run("token", "create", "acme/second", "--scope", "read_packages", "--description", "for CI").strip()
+    run("token", "revoke", token.split("_")[1])
+
+    events = list(read_events(registry.repository("acme", "second").tree.events_file))
+    assert [event["event"] for event in events] == [
+        "repository created",
+        "settings changed",
+        "token created",
+        "token revoked",
+    ]
+    assert {event["by"]["kind"] for event in events} == {"command line"}
+    assert token.split("_")[2] not in registry.repository("acme", "second").tree.events_file.read_text()
+
+
+def test_a_promotion_stands_in_the_events_of_both_repositories(registry, repository, add):
+    other = registry.create_repository("acme", "second", RepositorySettings(name="Second"))
+    filename, content = make_wheel()
+    add(filename, content)
+
+    registry.promote_file(repository, other, "toolbox", filename, TESTER)
+
+    left = [event for event in read_events(repository.tree.events_file) if event["event"] == "promoted"]
+    came = [event for event in read_events(other.tree.events_file) if event["event"] == "promoted"]
+    assert [event["to"] for event in left] == ["acme/second"]
+    assert [event["origin"] for event in came] == ["acme/main"]

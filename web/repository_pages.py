@@ -235,6 +235,7 @@ EVENT_WORDS = {
     "deleted": "deleted",
     "restored": "restored",
     "purged": "purged",
+    "promoted": "promoted",
     "status changed": "changed the status of",
     "repository created": "created the repository",
     "repository renamed": "renamed the repository",
