@@ -506,7 +506,7 @@ def test_a_deleted_file_is_gone_and_in_the_trash(call, filled, tokens, distribut
     [entry] = filled.trash("toolbox")
     assert entry.sidecar.file.filename == WHEEL
     assert entry.deleted_by.id == tokens.admin.split("_")[1]
-    assert [e["event"] for e in events(filled)][-2:] == ["deleted", "promoted"]
+    assert events(filled)[-1]["event"] == "deleted"
     assert events(filled)[-1]["by"]["id"] == entry.deleted_by.id
 
 
