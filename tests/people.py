@@ -6,6 +6,7 @@ import html
 import re
 from dataclasses import dataclass
 from typing import Any
+from wsgiref.validate import validator
 
 from werkzeug.security import generate_password_hash
 
@@ -47,7 +48,9 @@ class Browser:
 def visitor(
     app, registry: Registry | None = None, name: str = "", role: Role | None = None, org: str = ORG
 ) -> Browser:
-    """Return a browser; with a *name*, of somebody who is signed in, and has that *role*."""
+    """Return a browser, of somebody with a *role* who is signed in if there is a *name*; its answers are checked."""
+    if "validator" not in app.extensions:
+        app.extensions["validator"] = app.wsgi_app = validator(app.wsgi_app)
     browser = Browser(app.test_client())
     if name and registry is not None:
         registry.users.create(name, PASSWORD_HASH, {org: role} if role else {})

@@ -19,12 +19,6 @@ SECRET = re.compile(r"pkh_[0-9a-f]{12}_[0-9a-f]{40}")
 
 
 @pytest.fixture
-def app(client, app):
-    """The app behind the validator of the WSGI contract."""
-    return app
-
-
-@pytest.fixture
 def admin(app, registry, repository):
     return visitor(app, registry, "alice", Role.ADMIN)
 

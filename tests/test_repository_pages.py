@@ -23,12 +23,6 @@ SECRET = re.compile(r"pkh_[0-9a-f]{12}_[0-9a-f]{40}")
 
 
 @pytest.fixture
-def app(client, app):
-    """The app behind the validator of the WSGI contract."""
-    return app
-
-
-@pytest.fixture
 def writer(app, registry, repository):
     return visitor(app, registry, "bob", Role.WRITER)
 
