@@ -4,7 +4,7 @@ simple index   GET  /<org>/<repo>/pypi/simple/...          pip, uv
 files          GET  /<org>/<repo>/pypi/files/...           pip, uv
 uploads        POST /<org>/<repo>/pypi/legacy/             twine, uv
 package API         /api/v1/...                            curl, scripts
-health         GET  /healthz
+health         GET  /healthz, /metrics
 the app        create_app(settings, registry), make_gate(app)
 
 The pages for people are in ``web/pages.py`` and its neighbours; what is no route is in ``web/``, too.
@@ -38,6 +38,7 @@ from flask import (
     Blueprint,
     Flask,
     Response,
+    current_app,
     g,
     jsonify,
     redirect,
@@ -111,6 +112,7 @@ from web.forms import NoFile, UploadForm, open_form, received_form
 from web.frame import current_viewer
 from web.hot import KEEP_KEY, PEER_KEY, HotPages, Provenance, keep_answers
 from web.logs import CALLER_KEY
+from web.metrics import Answers
 from web.package_pages import package_pages
 from web.packagecloud import fragment, package_details, repository_json
 from web.pages import pages
@@ -967,6 +969,14 @@ def healthz() -> ResponseReturnValue:
     return Response("ok\n", content_type="text/plain; charset=utf-8")
 
 
+@health.get("/metrics")
+@needs(None)
+def metrics() -> ResponseReturnValue:
+    """What this process has answered, for Prometheus."""
+    answers: Answers = current_app.extensions["packhouse.answers"]
+    return Response(answers.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
 # --- the app ---
 
 
@@ -1005,6 +1015,7 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
         app.register_error_handler(kind, answer_error)
     hot = HotPages(settings.page_cache_size, settings.trusted_proxies)
     app.extensions["packhouse.hot"] = hot
+    app.extensions["packhouse.answers"] = Answers()
     app.wsgi_app = keep_answers(app.wsgi_app, hot)  # type: ignore[method-assign, assignment]
     app.wsgi_app = trust_proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign, assignment]
     ruleless = [name for name, view in app.view_functions.items() if name != "static" and view not in RULES]

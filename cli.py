@@ -17,7 +17,6 @@ Every command works beside a running server: it changes the storage, and the ser
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
@@ -62,6 +61,7 @@ from storage.users import Role, parse_roles
 
 if TYPE_CHECKING:
     from server import Server
+    from web.logs import AccessLog
 
 # --- the program ---
 
@@ -375,10 +375,15 @@ def _serve_again_and_again(read: Callable[[], Settings], settings: Settings, lis
 
     Where to listen, where the storage is and how many processes there are stays as it was at the start.
     """
+    from web.logs import AccessLog
+
     while True:
-        server = _make_server(settings, _open_registry(settings), listener.dup())
+        registry, access_log = _open_registry(settings), AccessLog(settings.log_format)
+        server = _make_server(settings, registry, listener.dup(), access_log)
         again = _obey_signals(server, listener)
         server.run()
+        registry.downloads.flush()
+        access_log.flush()
         if not again:
             return
         try:
@@ -400,10 +405,9 @@ def _end_with_parent(parent: int, work: Callable[[], None]) -> None:
     work()
 
 
-def _make_server(settings: Settings, registry: Registry, listener: socket.socket) -> Server:
+def _make_server(settings: Settings, registry: Registry, listener: socket.socket, access_log: AccessLog) -> Server:
     from app import create_app, make_gate
     from server import Server, ServerOptions
-    from web.logs import AccessLog
 
     app = create_app(settings, registry)
     options = ServerOptions(
@@ -415,17 +419,15 @@ def _make_server(settings: Settings, registry: Registry, listener: socket.socket
         stop_timeout=settings.stop_timeout,
         max_header_size=settings.max_request_header_size,
     )
-    access_log = AccessLog(settings.log_format)
-    atexit.register(access_log.flush)
-    is_wanted = logging.getLogger().isEnabledFor(logging.INFO)
-    return Server(
-        app,
-        make_gate(app),
-        options,
-        listener,
-        access_log if is_wanted else lambda environ, status, size, seconds: None,
-        app.extensions["packhouse.hot"],
-    )
+    answers = app.extensions["packhouse.answers"]
+    is_logged = logging.getLogger().isEnabledFor(logging.INFO)
+
+    def note(environ: dict[str, Any], status: str, size: int, seconds: float) -> None:
+        answers(environ, status, size, seconds)
+        if is_logged:
+            access_log(environ, status, size, seconds)
+
+    return Server(app, make_gate(app), options, listener, note, app.extensions["packhouse.hot"])
 
 
 def _allow_descriptors(connections: int) -> None:

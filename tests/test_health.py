@@ -1,0 +1,55 @@
+"""What watches over the server: /healthz and /metrics."""
+
+from __future__ import annotations
+
+import urllib.request
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.storage.makers import make_wheel
+from web.metrics import Answers
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read().decode()
+
+
+def samples(text: str) -> dict[tuple[str, str], float]:
+    """Return what was counted, by name and status."""
+    families = text_string_to_metric_families(text)
+    return {(s.name, s.labels.get("status", "")): s.value for family in families for s in family.samples}
+
+
+def test_healthz_says_ok_to_anybody(client):
+    answer = client.get("/healthz", buffered=True)
+
+    assert answer.status_code == 200
+    assert answer.text == "ok\n"
+
+
+def test_metrics_count_what_was_answered(live_server):
+    before = samples(get(f"{live_server.url}/metrics"))
+
+    get(f"{live_server.url}/healthz")
+    get(f"{live_server.url}/healthz")
+
+    after = samples(get(f"{live_server.url}/metrics"))
+    grown = after["packhouse_requests_total", "200"] - before.get(("packhouse_requests_total", "200"), 0)
+    assert grown >= 3  # twice healthz, and the first metrics
+    assert after["packhouse_sent_bytes_total", ""] > before["packhouse_sent_bytes_total", ""]
+
+
+def test_metrics_name_nobody(client, publish):
+    publish(*make_wheel("secret-project"))
+
+    assert "secret" not in client.get("/metrics", buffered=True).text
+
+
+def test_invented_methods_do_not_make_the_counts_grow_for_ever():
+    answers = Answers()
+    for number in range(100):
+        answers({"REQUEST_METHOD": f"X{number}"}, "405 METHOD NOT ALLOWED", 0, 0.0)
+
+    assert samples(answers.text().decode())["packhouse_requests_total", "405"] == 100
+    assert answers.text().count(b"packhouse_requests_total{") == 1
