@@ -86,6 +86,8 @@ def filter_attribute(tag: str, name: str, value: str) -> str | None:
     """Return the value that an attribute may have; None drops it."""
     if name == "id":
         return _prefixed(value)
+    if name == "lang" and tag == "pre":  # that of a program, where browsers expect one of people
+        return None
     if name == "class":
         return " ".join(word for word in value.split() if word in CLASSES) or None
     if name == "href":
