@@ -60,6 +60,7 @@ from werkzeug.exceptions import (
 )
 from werkzeug.http import parse_accept_header, parse_range_header
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import Rule as Route
 from werkzeug.wsgi import wrap_file
 
 from server import HEAD_KEY, BodyReceiver, Refusal
@@ -1021,7 +1022,16 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     ruleless = [name for name, view in app.view_functions.items() if name != "static" and view not in RULES]
     if ruleless:
         raise RuntimeError(f"these views say nothing of who may use them: {', '.join(ruleless)}")
+    unguarded = [str(route) for route in app.url_map.iter_rules() if is_unguarded(app, route)]
+    if unguarded:
+        raise RuntimeError(f"these addresses name no repository for their scope: {', '.join(unguarded)}")
     return app
+
+
+def is_unguarded(app: Flask, route: Route) -> bool:
+    """Whether the rule of a view demands a scope, and the address does not say on which repository."""
+    rule = RULES.get(app.view_functions[route.endpoint])
+    return rule is not None and rule.scope is not None and not {"org", "repo"} <= route.arguments
 
 
 # Images of a README may come from anywhere, but only by https; nothing else from elsewhere.
@@ -1036,11 +1046,23 @@ def protect(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    if response.location is not None:
+        response.location = within_origin(response.location)
     rule = rule_of_request()
     if rule is not None and rule.page:
         response.headers["Cache-Control"] = "private, no-store"
     response.vary.update(g.get("vary", ()))
     return response
+
+
+def within_origin(location: str) -> str:
+    """Return a redirect's target without the host.
+
+    Where a slash is missing at an address's end, werkzeug redirects to whatever the ``Host`` header says.
+    """
+    if not location.startswith(request.host_url):
+        return location
+    return "/" + location.removeprefix(request.host_url).lstrip("/\\")
 
 
 class SessionInterface(SecureCookieSessionInterface):

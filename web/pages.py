@@ -93,7 +93,10 @@ def log_out() -> ResponseReturnValue:
 
 def local_path(target: str) -> str:
     """Return *target* if it is a path on this very server, else the start page; never another site."""
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return "/"
     is_local = target.startswith("/") and not target.startswith("//") and not parts.scheme and not parts.netloc
     return target if is_local and "\\" not in target and target.isprintable() else "/"
 
