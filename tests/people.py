@@ -48,7 +48,7 @@ class Browser:
 def visitor(
     app, registry: Registry | None = None, name: str = "", role: Role | None = None, org: str = ORG
 ) -> Browser:
-    """Return a browser, of somebody with a *role* who is signed in if there is a *name*; its answers are checked."""
+    """Return a browser whose answers are checked; with a *name*, of somebody signed in who has that *role*."""
     if "validator" not in app.extensions:
         app.extensions["validator"] = app.wsgi_app = validator(app.wsgi_app)
     browser = Browser(app.test_client())
