@@ -1,0 +1,1 @@
+"""Packhouse measured beside its peers: ``python -m tests.bench`` (docs/performance.md)."""
