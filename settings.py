@@ -43,6 +43,7 @@ class Settings:
     public_url: str = ""  # without a slash at its end; "": the Host header, if it is a loopback name or in hosts
     hosts: tuple[str, ...] = ()  # lower case, "name" or "name:port"
     trusted_proxies: tuple[str, ...] = ()  # IP addresses whose X-Forwarded-* count
+    x_accel_redirect: str = ""  # address in these proxies below which they have the storage; "": files come from us
 
     # what clients may cost
     processes: int = 1
@@ -259,6 +260,12 @@ def _public_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _proxy_prefix(text: str) -> str:
+    if text and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", text):
+        raise ValueError("an address in the proxy such as '/_files'")
+    return text.rstrip("/")
+
+
 _HOST_NAME = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.ASCII)
 _HOST_RULE = "a host name, 'name' or 'name:port'"
 _ADDRESS_RULE = "an IP address"
@@ -277,7 +284,11 @@ def _address(item: object) -> str:
         raise ValueError(f"a list, each item {_ADDRESS_RULE}") from error
 
 
-_TEXTS: dict[str, Callable[[str], str]] = {"host": _host, "public_url": _public_url}
+_TEXTS: dict[str, Callable[[str], str]] = {
+    "host": _host,
+    "public_url": _public_url,
+    "x_accel_redirect": _proxy_prefix,
+}
 _ITEMS: dict[str, tuple[str, Callable[[object], str]]] = {
     "hosts": (_HOST_RULE, _host_name),
     "trusted_proxies": (_ADDRESS_RULE, _address),

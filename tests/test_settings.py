@@ -129,6 +129,7 @@ def test_a_variable_sets_a_value(variable, text, value):
         ("max_file_size = 1_000_000", "max_file_size", 1_000_000),
         ('hosts = ["[::1]:80", "Box"]', "hosts", ("[::1]:80", "box")),
         ('public_url = "https://packages.example.com/"', "public_url", "https://packages.example.com"),
+        ('x_accel_redirect = "/_files/"', "x_accel_redirect", "/_files"),
         ('public_url = "http://box:8080/packages/"', "public_url", "http://box:8080/packages"),
         ("\ufeffport = 81", "port", 81),  # a byte order mark, as some editors leave it
         ("port = 82\r\nthreads = 2\r\n", "port", 82),
@@ -178,6 +179,8 @@ def test_a_variable_is_the_setting_in_capitals():
         ('trusted_proxies = ["box"]', "trusted_proxies must be a list, each item an IP address, not ['box']"),
         ('log_format = "xml"', "log_format must be 'text' or 'json', not 'xml'"),
         ('log_level = "loud"', "log_level must be 'debug', 'info', 'warning' or 'error', not 'loud'"),
+        ('x_accel_redirect = "_files"', "x_accel_redirect must be an address in the proxy such as '/_files', not"),
+        ('x_accel_redirect = "/a b"', "x_accel_redirect must be an address in the proxy such as '/_files', not"),
         ('public_url = "packages.example.com"', "public_url must be an address such as 'https://"),
         ('public_url = "ftp://example.com"', "public_url must be an address such as 'https://"),
         ('public_url = "https://"', "public_url must be an address such as 'https://"),
