@@ -46,7 +46,7 @@ from settings import Settings, SettingsError, load_settings
 from storage.checking import artifact_count, check_storage
 from storage.distributions import find_reasons
 from storage.errors import RepositoryNotFound, StorageDamaged, StorageError
-from storage.files import set_syncing
+from storage.files import set_patient_threads, set_syncing
 from storage.importing import Report, import_all, walk
 from storage.layout import StorageTree
 from storage.names import normalize_project, parse_version
@@ -307,6 +307,7 @@ def _open_registry(settings: Settings | None = None, *, make: bool = False) -> R
             "or make one with 'packhouse serve' or 'packhouse org create'"
         )
     set_syncing(not settings.unsafe_no_fsync)
+    set_patient_threads(settings.threads // 2)
     if settings.unsafe_no_fsync:
         click.secho(
             "WARNING: unsafe_no_fsync is on: a power cut can destroy what was answered with success.",

@@ -51,7 +51,7 @@ class Settings:
     max_connections: int = 1000  # more wait unaccepted
     idle_timeout: float = 60.0  # seconds without progress
     stop_timeout: float = 10.0  # seconds that requests in flight get to finish
-    lock_timeout: float = 10.0  # seconds to wait for somebody else's change
+    lock_timeout: float = 8.0  # seconds to wait for somebody else's change
 
     page_cache_size: int = 64 * MIB  # bytes of index pages that are kept ready, in each process
 

@@ -223,7 +223,7 @@ class StorageBusy(Unavailable):
         self.seconds = seconds  # how long we waited
 
     def __str__(self) -> str:
-        return f"{self.what} is being changed by somebody else; gave up after {self.seconds:g} s, try again"
+        return f"{self.what} is being changed by somebody else; gave up after {self.seconds:.1f} s, try again"
 
 
 class StorageFull(Unavailable):

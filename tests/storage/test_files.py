@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import storage
+from storage import files
 from storage.errors import StorageBusy, StorageFailing, StorageFull
 from storage.files import (
     OLD,
@@ -482,3 +485,42 @@ def test_only_one_module_syncs_links_renames_and_locks(source):
     }
     assert not of_os & ONLY_IN_FILES
     assert not imported_by(tree) & {"fcntl", "filelock", "shutil", "tempfile"}
+
+
+# --- a holder that hangs ---
+
+
+def test_threads_that_cannot_be_spared_do_not_wait_for_a_lock_that_nobody_lets_go(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    monkeypatch.setattr(files, "_patient_threads", 1)
+
+    def wait() -> float:
+        begin = time.monotonic()
+        with pytest.raises(StorageBusy), lock(path, "it", 3.0):
+            pass
+        return time.monotonic() - begin
+
+    holder = FileLock(path, thread_local=False)
+    with holder, ThreadPoolExecutor(4) as threads:
+        patient = threads.submit(wait)
+        time.sleep(0.1)
+        spared = [threads.submit(wait).result() for _ in range(3)]
+
+    assert patient.result() >= 3.0
+    assert max(spared) < 2.0
+
+
+def test_threads_wait_however_many_they_are_while_one_after_the_other_gets_the_lock(tmp_path, monkeypatch):
+    path, got = tmp_path / "lock", []
+    monkeypatch.setattr(files, "_patient_threads", 0)
+
+    def change(number: int) -> None:
+        with lock(path, "it", 20.0):
+            time.sleep(0.15)
+            got.append(number)
+
+    with ThreadPoolExecutor(12) as threads:
+        list(threads.map(change, range(12)))
+
+    assert sorted(got) == list(range(12))
+    assert files._queues == {}
