@@ -510,12 +510,12 @@ def test_snippets_name_the_place_of_the_token_and_have_no_quotes(reader, add):
 
     shown = html.unescape(reader.text(PAGE))
 
-    index = f"http://__token__:YOUR-TOKEN@localhost/{ORG}/{REPO}/pypi/simple"
+    index = f"http://__token__:YOUR_TOKEN@localhost/{ORG}/{REPO}/pypi/simple"
     assert f"[global]\nextra-index-url = {index}\n" in shown.replace("</code>", "\n")
     assert f">--extra-index-url {index}<" in shown
     assert ">pip install toolbox==1.0<" in shown
     assert f"uv pip install --index {index} toolbox==1.0" in shown
-    assert f"poetry config http-basic.{REPO} __token__ YOUR-TOKEN" in shown
+    assert f"poetry config http-basic.{REPO} __token__ YOUR_TOKEN" in shown
     assert f'url = "{index}"' in shown
 
 
@@ -539,7 +539,7 @@ def test_a_token_is_made_shown_once_filled_in_and_may_only_read(reader, registry
     (token,) = registry.tokens.list(ORG, REPO)
     assert made.status_code == 200
     assert made.headers["Cache-Control"] == "private, no-store"
-    assert "YOUR-TOKEN" not in made.text
+    assert "YOUR_TOKEN" not in made.text
     assert (sorted(token.scopes), token.repo, token.user) == (["read_packages"], REPO, "reader")
     assert secret not in reader.text(PAGE)
     index = reader.client.get(f"/{ORG}/{REPO}/pypi/simple/toolbox/", headers=basic(secret), buffered=True)

@@ -24,7 +24,7 @@ from web.packagecloud import licenses
 
 # --- snippets ---
 
-TOKEN_PLACE = "YOUR-TOKEN"  # noqa: S105  # what a snippet says where a token belongs
+TOKEN_PLACE = "YOUR_TOKEN"  # noqa: S105  # what a snippet says where a token belongs
 
 
 def token_or_place(repository: Repository, token: str = "") -> str:
