@@ -8,9 +8,8 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Response, jsonify, make_response, redirect, render_template, request, url_for
-from werkzeug.exceptions import (
-    HTTPException,
-)
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import NotFound as PageNotFound
 
 from server import REQUEST_ID_KEY
 from storage.errors import (
@@ -96,6 +95,8 @@ def page_error(error: Exception, status: int) -> Response:
         target = request.full_path.rstrip("?") if request.method == "GET" else "/"
         return make_response(redirect(url_for("pages.login", next=target), HTTPStatus.SEE_OTHER))
     sentence = sentence_of(error)
+    if isinstance(error, PageNotFound) and error.description == PageNotFound.description:
+        sentence = "there is no page at this address"
     if isinstance(error, ScopeMissing):
         sentence = f"your role does not allow this in {error.what.partition('/')[0]}"
     if request.accept_mimetypes.best == "application/json":  # the script of a page

@@ -141,6 +141,7 @@ class Why:
     requirement: str
     asked: bool
     error: str = ""
+    wrong: str = ""  # the field that the error is about
     chosen: Explanation | None = None
     explanations: tuple[Explanation, ...] = ()
     more: int = 0  # files that are not explained
@@ -176,7 +177,7 @@ def requested_explanation(repository: Repository, project: Project) -> Why:
             repository.settings.private,
         )
     except InvalidValue as error:
-        return Why(why.python, why.platform, why.requirement, asked=True, error=sentence(error))
+        return Why(why.python, why.platform, why.requirement, asked=True, error=sentence(error), wrong=error.field)
     explanations = explain(project.files, question)
     return Why(
         why.python,
