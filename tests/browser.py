@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -17,7 +19,7 @@ from urllib.parse import urljoin
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from packaging.version import Version
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Playwright, Request, expect
 
 from storage.names import normalize_project
 from storage.registry import Registry
@@ -302,7 +304,8 @@ def furnish_planner(repository: Repository, alice: Actor, ci: Actor) -> None:
         "motion_planner/models/arm.urdf": b"<robot name='arm-7'/>\n",
         "motion_planner/models/mesh.bin": bytes(range(256)) * 40,
     }
-    wheel = make_wheel(
+    planner = partial(
+        make_wheel,
         "motion-planner",
         "2.1.0",
         metadata_version="2.4",
@@ -314,8 +317,8 @@ def furnish_planner(repository: Repository, alice: Actor, ci: Actor) -> None:
         files=files,
         entry_points="[console_scripts]\nplan-motion = motion_planner.rrt:main\n",
     )
-    publish(repository, wheel, alice, statement(wheel[0]))
-    publish(repository, make_wheel("motion-planner", "2.1.0", tags="cp312-cp312-manylinux_2_28_x86_64"), ci)
+    publish(repository, planner(), alice, statement(WHEEL))
+    publish(repository, planner(tags="cp312-cp312-manylinux_2_28_x86_64"), ci)
     publish(repository, make_sdist("motion-planner", "2.1.0", summary="Plans how the arms of our robots move"), ci)
     repository.yank_release(normalize_project("motion-planner"), Version("1.9"), "plans through walls", alice)
     today = datetime.now(UTC).date()
@@ -323,3 +326,79 @@ def furnish_planner(repository: Repository, alice: Actor, ci: Actor) -> None:
     counts = repository.tree.download_counts(normalize_project("motion-planner"))
     counts.parent.mkdir(exist_ok=True)
     counts.write_text(json.dumps({WHEEL: days}))
+
+
+# --- hands ---
+
+
+class Mouse:
+    """Somebody who points and clicks."""
+
+    def __init__(self, visitor: Visitor, *, has_script: bool = True) -> None:
+        self.visitor = visitor
+        self.page = visitor.page
+        self.has_script = has_script
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def link(self, name: str) -> Locator:
+        return (
+            self.page.get_by_role("main")
+            .or_(self.page.get_by_role("navigation"))
+            .get_by_role("link", name=name, exact=True)
+        )
+
+    def press(self, target: Locator) -> None:
+        """Follow a link, push a button, unfold what is folded."""
+        target.click()
+
+    def write(self, label: str, text: str) -> None:
+        """Write into the field with that label."""
+        field = self.field(label)
+        field.click()
+        field.fill(text)
+
+    def field(self, label: str) -> Locator:
+        return self.page.get_by_label(label).and_(self.page.locator("input:visible"))
+
+    def unfold(self, title: str) -> None:
+        """Unfold the part of the page that is called *title*."""
+        self.press(self.page.locator("summary", has_text=re.compile(f"^{title}$")))
+
+    def give(self, *files: Path) -> None:
+        """Choose files in the form for them."""
+        with self.page.expect_file_chooser() as chooser:
+            self.press(self.page.locator("input[type=file]"))
+        chooser.value.set_files(files if len(files) > 1 else files[0])
+
+
+class Keyboard(Mouse):
+    """Somebody who has nothing but a keyboard."""
+
+    def press(self, target: Locator) -> None:
+        self.reach(target)
+        self.page.keyboard.press("Enter")
+
+    def write(self, label: str, text: str) -> None:
+        self.reach(self.field(label))
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.type(text)
+
+    def reach(self, target: Locator) -> None:
+        """Press Tab until *target* has the focus, and can be seen to have it."""
+        expect(target).to_be_visible()
+        for _ in range(150):
+            if target.evaluate("(element) => element === document.activeElement"):
+                assert target.evaluate("(element) => getComputedStyle(element).outlineStyle") != "none", (
+                    f"nobody sees that {target} has the focus"
+                )
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"the Tab key never comes to {target}")
+
+
+def snippets_on(page: Page) -> dict[str, str]:
+    """Return the text of every code box on a page, by the id of each."""
+    boxes = page.locator(".code pre").evaluate_all("(boxes) => boxes.map((box) => [box.id, box.textContent])")
+    return dict(boxes)
