@@ -9,7 +9,7 @@ from packaging.utils import NormalizedName
 
 from storage.damage import report_damage
 from storage.errors import Denied, InvalidValue
-from storage.files import encode_json, read_json, remove_file, replace_file
+from storage.files import encode_json, read_json, remove_file, replace_file, status_of
 from storage.layout import RepositoryTree
 from storage.sidecars import Actor, format_time, now
 
@@ -53,6 +53,7 @@ class ProjectClosed(Denied):
 
 
 MAX_REASON = 500  # characters
+DAMAGED = "the file of the project's status is damaged; whoever runs this server has to look at it"
 
 
 def check_reason(reason: str) -> str:
@@ -79,17 +80,23 @@ def parse_status(text: str, reason: str = "") -> ProjectStatus:
 
 
 def read_status(tree: RepositoryTree, project: NormalizedName) -> ProjectStatus:
-    """Return the status of *project*; active where none was given, or its file is damaged."""
+    """Return the status of *project*; active where none was given, quarantined where its file is damaged.
+
+    The file is there only while the status is not active, so damage must not release what was quarantined.
+    """
     path = tree.status_file(project)
     try:
         document = read_json(path)
         reason = str(document.get("reason", "")).encode("utf-8", "replace").decode()  # fit for a page
         return ProjectStatus(Status(document["status"]), reason)
     except (FileNotFoundError, NotADirectoryError):
-        return ProjectStatus()
+        if status_of(path) is None:
+            return ProjectStatus()
+        problem = "is not a regular file"
     except (ValueError, KeyError) as error:
-        report_damage(path, f"does not parse ({error}); the project counts as active")
-        return ProjectStatus()
+        problem = f"does not parse ({error})"
+    report_damage(path, f"{problem}; the project counts as quarantined until its status is changed")
+    return ProjectStatus(Status.QUARANTINED, DAMAGED)
 
 
 def write_status(tree: RepositoryTree, project: NormalizedName, status: ProjectStatus, actor: Actor) -> None:

@@ -58,7 +58,7 @@ def _projects(repository: Repository) -> dict[str, object]:
     projects = {}
     for project in repository.projects():
         detail = repository.project(project)
-        assert detail.files, "a project is listed while it has a file"
+        assert detail.files or not detail.status.offers_files, "a project is listed while it has a file"
         projects[project] = (str(detail.status.status), {})
         for file in detail.files:
             opened, content = repository.open_file(project, file.filename)
@@ -141,6 +141,19 @@ def _archive(registry: Registry) -> None:
     registry.repository(ORG, REPO).change_status("toolbox", parse_status("archived", "over"), TESTER)
 
 
+def _quarantine(registry: Registry) -> None:
+    registry.repository(ORG, REPO).change_status("toolbox", parse_status("quarantined", "malware"), TESTER)
+
+
+def _with_quarantined(registry: Registry) -> None:
+    _with_one(registry)
+    _quarantine(registry)
+
+
+def _release(registry: Registry) -> None:
+    registry.repository(ORG, REPO).change_status("toolbox", parse_status("active"), TESTER)
+
+
 def _change_settings(registry: Registry) -> None:
     registry.repository(ORG, REPO).change_settings({"description": "changed"})
 
@@ -164,6 +177,8 @@ OPERATIONS = {
     "restoring the second file": Operation(_with_one_deleted_of_two, _restore, (FileNotFound,)),
     "yank": Operation(_with_one, _yank),
     "change of status": Operation(_with_one, _archive),
+    "another status": Operation(_with_one, _quarantine),
+    "release from quarantine": Operation(_with_quarantined, _release),
     "change of settings": Operation(_with_one, _change_settings),
     "creation of a token": Operation(_with_one, _create_token, accumulates=True),
     "creation of an organization": Operation(
@@ -265,6 +280,95 @@ def test_dying_at_any_call_leaves_all_or_nothing(stage):
 
     assert n > 3
     assert state_of(stage.data) == stage.after
+
+
+# --- promotion: two repositories ---
+
+
+def _with_destination(registry: Registry) -> None:
+    _with_one(registry)
+    registry.repository(ORG, REPO).yank_file("toolbox", WHEEL, "wrong tag", TESTER)
+    registry.create_repository(ORG, "next", RepositorySettings(name="Next"))
+
+
+def _promote(registry: Registry) -> None:
+    source, destination = registry.repository(ORG, REPO), registry.repository(ORG, "next")
+    registry.promote_file(source, destination, "toolbox", WHEEL, TESTER)
+
+
+class Promotion:
+    """The storage before a promotion, as often as it is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.template, self.data = folder / "template", folder / "data"
+        set_syncing(False)
+        _with_destination(Registry(self.template))
+        set_syncing(True)
+
+    def fresh(self) -> Path:
+        shutil.rmtree(self.data, ignore_errors=True)
+        shutil.copytree(self.template, self.data, symlinks=True)
+        return self.data
+
+    def judge(self) -> None:
+        """The file is whole in one repository or in both, never in none; the same again ends well."""
+        set_syncing(False)
+        registry = Registry(self.data)
+        here, there = (_projects(registry.repository(ORG, slug)) for slug in (REPO, "next"))
+        assert here or there
+        assert all(found in ({}, WHOLE) for found in (here, there))
+        if here:
+            _promote(Registry(self.data))
+        self.judge_done()
+        set_syncing(True)
+
+    def judge_done(self) -> None:
+        registry = Registry(self.data)
+        assert _projects(registry.repository(ORG, REPO)) == {}
+        assert _projects(registry.repository(ORG, "next")) == WHOLE
+        assert _trash(registry.repository(ORG, REPO)) == [WHEEL]
+
+
+WHOLE = {"toolbox": ("active", {WHEEL: (hashlib.sha256(CONTENT).hexdigest(), "wrong tag")})}
+
+
+@pytest.fixture
+def promotion(tmp_path) -> Promotion:
+    return Promotion(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_dying_at_any_call_of_a_promotion_leaves_the_file_in_one_repository_or_in_both(promotion):
+    n = 1
+    while dies_at(n, partial(_promote, Registry(promotion.fresh()))):
+        promotion.judge()
+        n += 1
+
+    assert n > 10
+    promotion.judge_done()
+
+
+@pytest.mark.parametrize(("number", "lasting"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_failing_call_of_a_promotion_leaves_the_file_in_one_repository_or_in_both(promotion, number, lasting):
+    n = 0
+    while True:
+        n += 1
+        registry = Registry(promotion.fresh())
+        fault = Fault(n, number, lasting=lasting)
+        with between(fault):
+            try:
+                _promote(registry)
+            except OSError as error:
+                assert str(as_storage_error(error))  # noqa: PT017 - most calls fail, some are not needed
+                failed = True
+            else:
+                failed = False
+        if not fault.was_met:
+            break
+        promotion.judge() if failed else promotion.judge_done()
+
+    assert n > 10
+    assert not failed
 
 
 def test_leftovers_of_a_crash_are_swept_when_they_are_old(tmp_path):

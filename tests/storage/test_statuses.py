@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from storage.checking import check_storage
 from storage.errors import FileNotFound, InvalidValue, ProjectNotFound
 from storage.statuses import (
+    DAMAGED,
     MAX_REASON,
     ProjectClosed,
     ProjectStatus,
@@ -113,11 +115,58 @@ def test_a_closed_project_can_still_lose_and_regain_files(project):
     assert [file.filename for file in project.project("toolbox").files] == [WHEEL]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"status": "gone"}', b'{"status": 5}', b"\xff"])
-def test_a_damaged_status_counts_as_active(project, content):
+def a_folder(path):
+    path.mkdir()
+
+
+def a_link(path):
+    path.symlink_to("/etc/hostname")
+
+
+def a_dangling_link(path):
+    path.symlink_to("nowhere")
+
+
+CONTENTS = [b"", b"{", b"[]", b"{}", b'{"status": "gone"}', b'{"status": 5}', b"\xff", bytes(100)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(lambda path, content=content: path.write_bytes(content) for content in CONTENTS),
+        a_folder,
+        a_link,
+        a_dangling_link,
+    ],
+    ids=[*map(repr, CONTENTS), "a folder", "a link", "a dangling link"],
+)
+def test_a_damaged_status_never_releases_a_quarantined_project(project, add, registry, damage, caplog):
+    project.change_status("toolbox", ProjectStatus(Status.QUARANTINED, "malware"), TESTER)
+    path = project.tree.status_file("toolbox")
+    path.unlink()
+    damage(path)
+    add(*make_wheel("neighbour"))
+
+    assert read_status(project.tree, "toolbox") == ProjectStatus(Status.QUARANTINED, DAMAGED)
+    assert project.project("toolbox").files == ()
+    with pytest.raises(FileNotFound):
+        project.open_file("toolbox", WHEEL)
+    with pytest.raises(ProjectClosed, match="status is damaged"):
+        add(SDIST, SDIST_BYTES)
+    assert len(project.project("neighbour").files) == 1
+    assert [record.message for record in caplog.records if str(path) in record.message] == [
+        next(record.message for record in caplog.records if "counts as quarantined" in record.message)
+    ]
+    assert [finding.path for finding in check_storage(registry)] == [str(path)]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_damaged_status_is_mended_by_giving_another(project, content):
     project.tree.status_file("toolbox").write_bytes(content)
 
-    assert read_status(project.tree, "toolbox") == ProjectStatus()
+    project.change_status("toolbox", ProjectStatus(), TESTER)
+
+    assert project.project("toolbox").status == ProjectStatus()
     assert [file.filename for file in project.project("toolbox").files] == [WHEEL]
 
 
