@@ -37,6 +37,7 @@ from urllib.parse import urlencode as url_encode
 from flask import (
     Blueprint,
     Flask,
+    Request,
     Response,
     current_app,
     g,
@@ -46,7 +47,7 @@ from flask import (
     request,
     url_for,
 )
-from flask.sessions import SecureCookieSessionInterface
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 from packaging.utils import NormalizedName
 from packaging.version import Version
@@ -1085,6 +1086,12 @@ def within_origin(location: str) -> str:
 class SessionInterface(SecureCookieSessionInterface):
     """Flask's own signed cookie, kept to https where the server is reached so."""
 
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Read the cookie; where there is none, without the signer that Flask would make for it."""
+        if self.get_cookie_name(app) not in request.cookies:
+            return self.session_class()
+        return super().open_session(app, request)
+
     def get_cookie_secure(self, app: Flask) -> bool:
         """Whether the browser is to send it over https alone."""
         return request.is_secure or settings().public_url.startswith("https:")
@@ -1122,9 +1129,16 @@ def make_gate(app: Flask) -> Callable[[WSGIEnvironment], Refusal | BodyReceiver 
         admitted: list[Repository | None] = []
         probe = {**environ, "wsgi.input": io.BytesIO(), ADMISSION: admitted}
         with app.request_context(probe):
-            response = app.full_dispatch_request()
+            # As full_dispatch_request(), but without an answer where nobody would see it.
+            try:
+                answer = app.preprocess_request()
+                if answer is None:
+                    answer = app.dispatch_request()
+            except Exception as error:
+                answer = app.handle_user_exception(error)
             environ[CALLER_KEY] = probe.get(CALLER_KEY, "-")
             if not admitted:
+                response = app.finalize_request(answer)
                 return Refusal(response.status, list(response.headers.items()), response.get_data())
             rule = rule_of_request()
             form = open_form(admitted[0], rule) if rule is not None and rule.upload_fields and admitted[0] else None

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +34,7 @@ from storage.errors import (
 from storage.events import record_event
 from storage.files import (
     LOCK_TIMEOUT,
+    Signature,
     encode_json,
     is_directory,
     is_regular,
@@ -107,7 +109,24 @@ class RepositorySettings:
         return encode_json(asdict(self))
 
 
+KEPT_SETTINGS = 1_000  # about 500 bytes each
+
 _DEFAULTS = RepositorySettings(name="")  # a value of the right type for each field
+
+
+@lru_cache(maxsize=KEPT_SETTINGS)
+def _read_settings(path: str, signature: Signature) -> RepositorySettings:
+    """Read ``repository.json``; *signature* makes a changed one another entry of the cache.
+
+    :raises FileNotFoundError, NotADirectoryError: if it is not there.
+    :raises ValueError, TypeError: if it does not parse.
+    """
+    document = read_json(Path(path))
+    known = {f.name: document[f.name] for f in fields(RepositorySettings) if f.name in document}
+    for name, value in known.items():
+        if type(value) is not type(getattr(_DEFAULTS, name)):
+            raise ValueError(f"{name!r} cannot be {value!r}")
+    return RepositorySettings(**known)
 
 
 class Repository:
@@ -135,19 +154,16 @@ class Repository:
         :raises RepositoryNotFound: if the repository has been deleted.
         :raises StorageDamaged: if the file does not parse.
         """
+        path = self.tree.repository_file
         try:
-            document = read_json(self.tree.repository_file)
-            known = {f.name: document[f.name] for f in fields(RepositorySettings) if f.name in document}
-            settings = RepositorySettings(**known)
-            for name, value in known.items():
-                if type(value) is not type(getattr(_DEFAULTS, name)):
-                    raise ValueError(f"{name!r} cannot be {value!r}")
+            signature = Signature.of(path.lstat())
+            read = _read_settings if signature.is_settled() else _read_settings.__wrapped__
+            return read(str(path), signature)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RepositoryNotFound(self.org, self.slug) from error
         except (ValueError, TypeError) as error:
             remedy = "restore it from a backup"
-            raise StorageDamaged(str(self.tree.repository_file), f"is damaged ({error})", remedy) from error
-        return settings
+            raise StorageDamaged(str(path), f"is damaged ({error})", remedy) from error
 
     def change_settings(self, change: dict[str, object]) -> RepositorySettings:
         """Replace some fields of the settings and return them all; on disk when this returns."""

@@ -157,14 +157,14 @@ def _check(folder: Path, filename: str, stats: Stats) -> File:
     # An upload is written before the moment that counts as its time. What was written to since (or copied without
     # its time stamp) is read over, once for each of its signatures.
     touched = artifact.st_mtime_ns > file.upload_time.timestamp() * 1e9
-    if touched and _sha256_of(folder / filename, artifact) != file.sha256:
+    if touched and _sha256_of(f"{folder}/{filename}", artifact) != file.sha256:
         raise ValueError("has other bytes than were uploaded")
     if file.core_metadata_sha256 is not None:
         core_metadata = stats.get(f"{filename}{CORE_METADATA_SUFFIX}")
-        core_metadata_path = folder / f"{filename}{CORE_METADATA_SUFFIX}"
+        core_metadata_path = f"{folder}/{filename}{CORE_METADATA_SUFFIX}"
         if core_metadata is None or _sha256_of(core_metadata_path, core_metadata) != file.core_metadata_sha256:
             # pip gives up on advertised metadata that is missing or has another hash (specs.md 2.1).
-            report_damage(core_metadata_path, "is missing or damaged; not advertised")
+            report_damage(Path(core_metadata_path), "is missing or damaged; not advertised")
             return replace(file, core_metadata_sha256=None)
     return file
 
@@ -173,12 +173,12 @@ def _is_readable(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o444)
 
 
-def _sha256_of(path: Path, status: os.stat_result) -> str | None:
+def _sha256_of(path: str, status: os.stat_result) -> str | None:
     """The sha256 of a file, hex; None if it cannot be read."""
     signature = Signature.of(status)
     read = _hash_file if signature.is_settled() else _hash_file.__wrapped__
     try:
-        return read(str(path), signature)
+        return read(path, signature)
     except OSError:
         return None
 
