@@ -116,7 +116,7 @@ def visiting(browser: Browser, server: str, **options: Any) -> Iterator[Visitor]
     visitor.watch()
     try:
         yield visitor
-        assert visitor.amiss == []
+        assert not visitor.amiss, "\n".join(visitor.amiss)
     finally:
         context.close()
 
