@@ -28,11 +28,11 @@ from tests.bench.table import table
 MEASURES = {
     "pages": measure_pages,
     "conditional": measure_conditional,
-    "huge": measure_huge,
     "uploads": measure_uploads,
+    "mixed": measure_mixed,
+    "huge": measure_huge,
     "big-upload": measure_big_upload,
     "downloads": measure_downloads,
-    "mixed": measure_mixed,
     "starts": measure_starts,
     "growth": measure_growth,
     "installing": measure_installing,
@@ -52,8 +52,14 @@ MEASURES = {
 @click.option(
     "--quick", is_flag=True, help="Only hot pages of a few files beside the hello world, for one second each."
 )
-def main(rounds: int, seconds: int, only: tuple[str, ...], out: Path | None, quick: bool) -> None:
+@click.option("--show", type=click.Path(path_type=Path), help="Measure nothing; print the table of these figures.")
+def main(
+    rounds: int, seconds: int, only: tuple[str, ...], out: Path | None, quick: bool, show: Path | None
+) -> None:
     """Run the measures one after the other, and print the table."""
+    if show is not None:
+        click.echo(table(Records.read(show)))
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the servers are stopped on the way out
     SCRATCH.mkdir(parents=True, exist_ok=True)
     records = Records(out or SCRATCH / f"run-{time.strftime('%Y%m%dT%H%M%S')}.jsonl")
@@ -63,7 +69,7 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], out: Path | None, qui
         try:
             MEASURES[name](plan)
         except Exception as error:  # a peer that fails must not take the other rows with it
-            click.echo(f"{name} failed: {error!r}", err=True)
+            click.echo(f"{name} failed: {str(error)[:500]}", err=True)
         click.echo(f"{name}: {time.monotonic() - begun:.0f} s", err=True)
     click.echo(table(records))
     click.echo(f"{os.cpu_count()} cores; load average while measuring at most {max(records.loads, default=0):.1f}")

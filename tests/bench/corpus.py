@@ -17,6 +17,7 @@ from tests.storage.makers import make_metadata, make_record, make_wheel, make_wh
 SCRATCH = Path(os.environ.get("BENCH_TMP", "/tmp/bench-data"))  # everything that is kept between runs
 MIB = 1024 * 1024
 BIG_SIZE = 1000 * MIB  # bytes of the big wheel's one module
+BIG_VERSION = "9.0.0"  # no other corpus has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +82,16 @@ def _write_project(folder: Path, files: int, i: int) -> None:
 def _write_big_wheel(folder: Path) -> None:
     """Write the wheel piece by piece: it need not fit into memory."""
     project = project_name(0)
-    module, dist_info = f"{project}/data.bin".replace("-", "_"), f"{project}-1.0.0.dist-info".replace("-", "_", 1)
+    stem = f"{project.replace('-', '_')}-{BIG_VERSION}"
+    module, dist_info = f"{project.replace('-', '_')}/data.bin", f"{stem}.dist-info"
     (folder / project).mkdir(exist_ok=True)
     members = {
-        f"{dist_info}/METADATA": make_metadata(project, "1.0.0"),
+        f"{dist_info}/METADATA": make_metadata(project, BIG_VERSION),
         f"{dist_info}/WHEEL": make_wheel_file(),
     }
     record = make_record(members, f"{dist_info}/RECORD").decode()
     block, digest = random.Random(7).randbytes(MIB), hashlib.sha256()
-    with zipfile.ZipFile(folder / project / f"{dist_info.split('.dist')[0]}-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(folder / project / f"{stem}-py3-none-any.whl", "w") as archive:
         with archive.open(zipfile.ZipInfo(module), "w", force_zip64=True) as member:
             for i in range(BIG_SIZE // MIB):
                 piece = i.to_bytes(8, "big") + block[8:]

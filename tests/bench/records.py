@@ -34,12 +34,15 @@ class Records:
         found = self._figures.get((measure, target, figure))
         return statistics.median(found) if found else None
 
-    def read(self, path: Path) -> None:
-        """Take in the lines of an earlier run."""
+    @classmethod
+    def read(cls, path: Path) -> Records:
+        """Return the figures of an earlier run."""
+        records = cls(None)
         for line in path.read_text().splitlines():
             record = json.loads(line)
             record.pop("time")
-            self._remember(record.pop("measure"), record.pop("target"), record)
+            records._remember(record.pop("measure"), record.pop("target"), record)
+        return records
 
     def _remember(self, measure: str, target: str, figures: dict[str, float]) -> None:
         for name, figure in figures.items():

@@ -8,7 +8,7 @@ import time
 
 from tests.bench import process
 from tests.bench.connection import basic, twine_fields
-from tests.bench.corpus import BIG, SMALL, TINY, folder_of
+from tests.bench.corpus import BIG, BIG_VERSION, SMALL, TINY, folder_of
 from tests.bench.load import load_mixed, load_uploads, new_uploads, send
 from tests.bench.measures import Plan
 from tests.bench.targets import Target, serving
@@ -45,7 +45,7 @@ def measure_big_upload(plan: Plan) -> None:
         for target in (Packhouse(), Hello(), Pypiron()):
             with serving([target], TINY, writable=True):
                 load_uploads(target, new_uploads(target, 5) if target.name != "hello" else [], 1, 5)
-                form = twine_fields("bench-00000", "1.0.0", sha256).items()
+                form = twine_fields("bench-00000", BIG_VERSION, sha256).items()
                 fields = [part for name, value in form for part in ("-F", f"{name}={value}")]
                 command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Expect:", *fields]
                 authorization = f"Authorization: {basic(target.user, target.password)}"

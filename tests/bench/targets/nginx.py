@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.connection import Connection
-from tests.bench.corpus import SCRATCH, Corpus, folder_of
+from tests.bench.corpus import SCRATCH, Corpus
 from tests.bench.targets import RUN, Target
-from tests.bench.targets.product import Packhouse
+from tests.bench.targets.product import ORG, Packhouse
 
 CONFIGURATION = """
 user root; daemon off; master_process off; worker_processes 1; pid {run}/pid; error_log {run}/error.log warn;
@@ -45,7 +45,8 @@ class Nginx(Target):
                     _write_page(data / "simple" / project, source.connect(), source.index(), project)
             finally:
                 source.stop()
-            shutil.copytree(folder_of(corpus), data / "files", copy_function=os.link)
+            packages = source.data / ORG / source.repo / "packages"
+            shutil.copytree(packages, data / "files", copy_function=os.link)  # with the core metadata
             done.touch()
         return data
 
