@@ -148,7 +148,7 @@ def environment(name: str, packages: Sequence[str]) -> Path:
     done = folder / ".done"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([folder / "bin" / "pip", "install", "--quiet", *packages], check=True)
+        subprocess.run([folder / "bin" / "pip", "install", "--quiet", "--upgrade", *packages], check=True)
         done.touch()
     return folder
 
