@@ -49,6 +49,7 @@ from flask import (
 )
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
+from itsdangerous import SignatureExpired, TimestampSigner, URLSafeTimedSerializer
 from packaging.utils import NormalizedName
 from packaging.version import Version
 from werkzeug.datastructures import MIMEAccept
@@ -1084,8 +1085,36 @@ def within_origin(location: str) -> str:
     return "/" + location.removeprefix(request.host_url).lstrip("/\\")
 
 
+MAX_SETBACK = timedelta(days=1)  # that a clock may be set back by without signing anybody out
+
+
+class PatientSigner(TimestampSigner):
+    """A signer that takes its own signatures, too, where the clock has been set back since."""
+
+    def unsign(self, signed_value: str | bytes, max_age: int | None = None, return_timestamp: bool = False) -> Any:  # noqa: ANN401 - as itsdangerous has it
+        """Return what was signed.
+
+        :raises BadSignature: if it is not ours, or too old, or of more than MAX_SETBACK in the future.
+        """
+        try:
+            return super().unsign(signed_value, max_age, return_timestamp)  # type: ignore[call-overload]
+        except SignatureExpired as error:
+            signed_at = error.date_signed
+            present = self.timestamp_to_datetime(self.get_timestamp())
+            if signed_at is None or not timedelta(0) < signed_at - present < MAX_SETBACK:
+                raise
+            return super().unsign(signed_value, None, return_timestamp)  # type: ignore[call-overload]
+
+
 class SessionInterface(SecureCookieSessionInterface):
     """Flask's own signed cookie, kept to https where the server is reached so."""
+
+    def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:
+        """Return what signs cookies."""
+        serializer = super().get_signing_serializer(app)
+        if serializer is not None:
+            serializer.signer = PatientSigner
+        return serializer
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         """Read the cookie; where there is none, without the signer that Flask would make for it."""
