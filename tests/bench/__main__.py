@@ -18,7 +18,13 @@ import click
 from tests.bench.corpus import SCRATCH
 from tests.bench.measures import Plan
 from tests.bench.measures.downloading import measure_behind_nginx, measure_downloads
-from tests.bench.measures.growing import measure_growth, measure_processes, measure_starts, measure_tokens
+from tests.bench.measures.growing import (
+    measure_growth,
+    measure_memory,
+    measure_processes,
+    measure_starts,
+    measure_tokens,
+)
 from tests.bench.measures.installing import measure_installing
 from tests.bench.measures.reading import measure_conditional, measure_huge, measure_pages
 from tests.bench.measures.uploading import measure_big_upload, measure_mixed, measure_uploads
@@ -36,6 +42,7 @@ MEASURES = {
     "starts": measure_starts,
     "growth": measure_growth,
     "installing": measure_installing,
+    "memory": measure_memory,
     "behind-nginx": measure_behind_nginx,
     "processes": measure_processes,
     "tokens": measure_tokens,

@@ -25,11 +25,9 @@ MANY_TOKENS = 10_000
 
 def measure_starts(plan: Plan) -> None:
     """Rows 4, 11 and 13: a new process, its first pages, and its memory."""
-    for i in range(plan.rounds):
+    for _ in range(plan.rounds):
         for name, corpus in SIZES.items():
             target = Packhouse()
-            if corpus is LARGE and i == 0:  # as after an import: nothing derived yet
-                (target.load(LARGE) / ORG / target.repo / ".summaries.json").unlink(missing_ok=True)
             with serving([target], corpus):
                 first = _get_ms(target, target.page(corpus.project_names()[-1]))
                 start = (time.perf_counter() - target.started) * 1000
@@ -38,29 +36,37 @@ def measure_starts(plan: Plan) -> None:
                 touches = [_get_ms(target, target.page(project)) for project in corpus.project_names(TOUCHED)]
                 plan.records.note("start", name, touch_ms=sorted(touches)[len(touches) // 2])
                 if corpus is LARGE:
-                    _note_pages_for_people(plan, target, first_ever=i == 0)
-                if corpus is LARGE and i == plan.rounds - 1:
-                    _note_every_page(plan, target)
+                    _note_pages_for_people(plan, target)
 
 
-def _note_pages_for_people(plan: Plan, target: Target, *, first_ever: bool) -> None:
-    repository = f"/{ORG}/{Packhouse.repo}/"
-    for name, address in (("repository", repository), ("search", f"{repository}?q=bench-012")):
+PEOPLE = f"/{ORG}/{Packhouse.repo}/"  # the repository's page
+
+
+def _note_pages_for_people(plan: Plan, target: Target) -> None:
+    for name, address in (("repository", PEOPLE), ("search", f"{PEOPLE}?q=bench-012")):
         first = _get_ms(target, address)
         warm = sorted(_get_ms(target, address) for _ in range(10))[5]
-        figures = {"built_ms": first} if first_ever and name == "repository" else {"first_ms": first}
-        plan.records.note("people", name, warm_ms=warm, **figures)
+        plan.records.note("people", name, first_ms=first, warm_ms=warm)
 
 
-def _note_every_page(plan: Plan, target: Target) -> None:
-    connection = target.connect()
-    for project in LARGE.project_names():
-        send(connection, request_head("GET", target.page(project), {"Accept": "text/html"}))
-    plan.records.note("memory", "every-page", mb=process.memory(target.pid))
+def measure_memory(plan: Plan) -> None:
+    """Row 11: memory after every page of 100,000 files, and after many uploads; each once, in a new process."""
+    target = Packhouse()
+    with serving([target], LARGE):
+        connection = target.connect()
+        for project in LARGE.project_names():
+            send(connection, request_head("GET", target.page(project), {"Accept": "text/html"}))
+        plan.records.note("memory", "every-page", mb=process.memory(target.pid))
+    with serving([target], LARGE, writable=True):
+        load_uploads(target, new_uploads(target, UPLOADS), 8, 120)
+        plan.records.note("memory", "uploads", mb=process.memory(target.pid))
+    (target.load(LARGE) / ORG / target.repo / ".summaries.json").unlink(missing_ok=True)  # as after an import
+    with serving([target], LARGE):
+        plan.records.note("people", "repository", built_ms=_get_ms(target, PEOPLE))
 
 
 def measure_growth(plan: Plan) -> None:
-    """Rows 4 and 11: hot pages, pages through Flask and uploads, with few files and with many."""
+    """Row 4: hot pages, pages through Flask and uploads, with few files and with many."""
     targets = {name: Packhouse(f"packhouse-{name}") for name in SIZES}
     slow = {name: Packhouse(f"packhouse-uncached-{name}", **NO_CACHE) for name in SIZES}
     started: list[Target] = []
@@ -72,9 +78,6 @@ def measure_growth(plan: Plan) -> None:
         for _ in range(plan.rounds):
             for name in SIZES:
                 _note_costs(plan, name, targets[name], slow[name])
-        target = targets["many"]
-        load_uploads(target, new_uploads(target, UPLOADS), 8, 120)
-        plan.records.note("memory", "uploads", mb=process.memory(target.pid))
     finally:
         for target in started:
             target.stop()
