@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 KEEP_KEY = "packhouse.keep"  # environ key: the Provenance of an answer that may be kept
 PEER_KEY = "packhouse.peer"  # environ key: the address at the other end of the connection, proxy or not
-ENTRY_OVERHEAD = 2_000  # bytes, about: what an entry takes besides its body
+ENTRY_OVERHEAD = 4_500  # bytes, about: what an entry takes besides its body; measured with five files on a page
 
 
 @dataclass(frozen=True, slots=True)
