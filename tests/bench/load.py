@@ -22,11 +22,13 @@ from tests.bench.corpus import Corpus, folder_of
 if TYPE_CHECKING:
     from tests.bench.targets import Target
 
+# wrk would put the headers into another order each time it runs, and no answer would be known from the time before.
 # One wrk thread asks for random pages; a second one would take the core that the server needs.
 WRK_SCRIPT = r"""
 local paths = {}
 for line in io.lines(os.getenv("BENCH_PATHS")) do paths[#paths + 1] = line end
-function request() return wrk.format("GET", paths[math.random(#paths)]) end
+local heads = os.getenv("BENCH_HEADERS")
+function request() return "GET " .. paths[math.random(#paths)] .. " HTTP/1.1\r\n" .. heads .. "\r\n" end
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format('JSON{"requests":%d,"microseconds":%d,"p50":%d,"p99":%d,"failed":%d}\n',
@@ -43,21 +45,26 @@ def load_pages(
 
     :raises RuntimeError: if the server failed to answer one of them.
     """
-    wanted = {"Accept": "text/html", "User-Agent": USER_AGENT, **target.credential(), **(headers or {})}
+    wanted = {
+        "Host": "127.0.0.1",
+        "Accept": "text/html",
+        "User-Agent": USER_AGENT,
+        **target.credential(),
+        **(headers or {}),
+    }
+    heads = "".join(f"{name}: {value}\r\n" for name, value in wanted.items())
     with tempfile.TemporaryDirectory() as folder:
         script, listed = Path(folder) / "random.lua", Path(folder) / "paths"
         script.write_text(WRK_SCRIPT)
         listed.write_text("\n".join(paths) + "\n")
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script)]
-        for name, value in wanted.items():
-            command += ["-H", f"{name}: {value}"]
         before = process.processor_seconds(target.pid)
         done = subprocess.run(
             [*command, f"http://127.0.0.1:{target.port}"],
             capture_output=True,
             text=True,
             timeout=seconds + 60,
-            env={**os.environ, "BENCH_PATHS": str(listed)},
+            env={**os.environ, "BENCH_PATHS": str(listed), "BENCH_HEADERS": heads},
             check=True,
         )
     taken = process.processor_seconds(target.pid) - before
