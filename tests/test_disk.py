@@ -349,6 +349,16 @@ def visitor_client(registry: Registry, folder: Path):
     return create_app(Settings(storage=folder / "data"), registry).test_client()
 
 
+def next_descriptor(pid: int) -> int:
+    """Return the number that the next file of a process gets, when its connections have settled."""
+    seen: list[set[int]] = []
+    while len(seen) < 10 or any(look != seen[-1] for look in seen[-10:]):
+        assert len(seen) < 500, "the server's descriptors never settle"
+        seen.append({int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()})
+        time.sleep(0.05)
+    return next(number for number in range(len(seen[-1]) + 1) if number not in seen[-1])
+
+
 def test_a_server_out_of_file_descriptors_is_503_and_recovers(tmp_path):
     server = start_server(tmp_path / "data")
     try:
@@ -356,11 +366,11 @@ def test_a_server_out_of_file_descriptors_is_503_and_recovers(tmp_path):
         assert side.upload(WHEEL, CONTENT)[0] == 201
         pid = server.process.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        used = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()) + 1
         # Room for the connection, and for nothing that its request would open.
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, before[1]))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (next_descriptor(pid) + 1, before[1]))
         status, headers, _ = side.upload(*make_wheel(version="2.0"))
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, before[1]))  # not even for the connection
+        # Not even for the connection.
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (next_descriptor(pid), before[1]))
         connection = http.client.HTTPConnection(side.host, timeout=30)
         connection.request("GET", "/healthz")
         time.sleep(0.5)

@@ -625,7 +625,8 @@ def test_head_answers_with_the_headers_of_get(client, tokens, filled, path, codi
     head = client.head(path, headers=headers, buffered=True)
 
     assert head.status_code == whole.status_code
-    assert sorted(head.headers) == sorted(whole.headers)
+    at_any_time = [[field for field in answer.headers if field[0] != "Date"] for answer in (head, whole)]
+    assert sorted(at_any_time[0]) == sorted(at_any_time[1])
     assert head.data == b""
     assert int(whole.headers["Content-Length"]) == len(whole.data)
 
