@@ -308,11 +308,20 @@ def append_line(path: Path, line: bytes, *, sync: bool = True) -> None:
     """Append *line* to *path* in one write, whole lines only: a torn last line of a crash is closed first."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+        torn = _is_torn(file.fileno())
         file.write((b"\n" if torn else b"") + line + b"\n")
         if sync:
             sync_file(file)
+
+
+def _is_torn(descriptor: int) -> bool:
+    """Whether the last line of a file has no end, and is not just being written by somebody else."""
+    for _ in range(10):
+        end = os.fstat(descriptor).st_size
+        if end == 0 or os.pread(descriptor, 1, end - 1) == b"\n":
+            return False
+        time.sleep(0.001)
+    return True
 
 
 # --- locks ---
