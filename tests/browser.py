@@ -225,7 +225,7 @@ def statement(filename: str) -> bytes:
     said = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": filename, "digest": {"sha256": "0" * 64}}],
-        "predicateType": "https://docs.pypi.org/attestations/publish/v1",
+        "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": None,
     }
     envelope = {"statement": base64.b64encode(json.dumps(said).encode()).decode(), "signature": "MEUC"}
