@@ -1172,12 +1172,6 @@ def make_gate(app: Flask) -> Callable[[WSGIEnvironment], Refusal | BodyReceiver 
                 return Refusal(response.status, list(response.headers.items()), response.get_data())
             rule = rule_of_request()
             form = open_form(admitted[0], rule) if rule is not None and rule.upload_fields and admitted[0] else None
-            return form if form is not None else settings_of(app).max_form_size
+            return form if form is not None else settings().max_form_size
 
     return gate
-
-
-def settings_of(app: Flask) -> Settings:
-    """The settings that *app* was made with."""
-    given: Settings = app.config["SETTINGS"]
-    return given

@@ -131,8 +131,8 @@ class UploadForm:
             self.fields.setdefault(part.name, []).append(text)
 
 
-def boundary_of(content_type: str) -> bytes | None:
-    """The boundary of a ``multipart/form-data`` body; None if *content_type* is something else."""
+def boundary_of_request() -> bytes | None:
+    """The boundary of a ``multipart/form-data`` body; None if this request has another."""
     mimetype, options = request.mimetype, request.mimetype_params
     boundary = options.get("boundary", "").encode("latin-1", "replace")
     if mimetype != "multipart/form-data" or not 0 < len(boundary) <= MAX_BOUNDARY:
@@ -142,7 +142,7 @@ def boundary_of(content_type: str) -> bytes | None:
 
 def open_form(repository: Repository, rule: Rule) -> UploadForm | None:
     """The receiver for the body of this request; None if it is no form with a file."""
-    boundary = boundary_of(request.headers.get("Content-Type", ""))
+    boundary = boundary_of_request()
     if boundary is None:
         return None
     return UploadForm(boundary, rule.upload_fields, repository, settings())
