@@ -29,7 +29,7 @@ from storage.placing import Bundle, place_file
 from storage.sidecars import Actor, Digests, File, Sidecar
 from storage.simple import has_project
 from storage.statuses import ProjectClosed, read_status
-from storage.trash import trash_entries
+from storage.trash import deleted_namesakes
 from storage.uploads import Incoming
 
 
@@ -216,8 +216,7 @@ def _has_sha256(path: Path, sha256: str) -> bool:
 
 def _check_deleted(tree: RepositoryTree, file: File) -> None:
     """Refuse other bytes under the name of a deleted file."""
-    deleted = (entry.sidecar for entry in trash_entries(tree, file.project))
-    namesakes = [sidecar for sidecar in deleted if sidecar.file.filename == file.filename]
+    namesakes = [entry.sidecar for entry in deleted_namesakes(tree, file.project, file.filename)]
     if not namesakes or file.sha256 in {sidecar.file.sha256 for sidecar in namesakes}:
         return
     first = namesakes[0]

@@ -13,7 +13,7 @@ The caller holds the project's lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -86,12 +86,26 @@ def trash_entries(tree: RepositoryTree, project: NormalizedName | None = None) -
     """Yield what was deleted from *project*, or from the whole repository; purged files included."""
     names = sorted(subdirectories(tree.trash))
     for name in names if project is None else [project] if project in names else []:
-        if not is_normalized_project(name):
-            continue
-        for entry_id in sorted(subdirectories(tree.trash / name)):
-            entry = read_entry(tree.trash / name / entry_id)
-            if entry is not None and not is_live(tree, entry.sidecar):
-                yield entry
+        if is_normalized_project(name):
+            entry_ids = sorted(subdirectories(tree.trash / name))
+            yield from _deleted(tree, [tree.trash / name / entry_id for entry_id in entry_ids])
+
+
+def deleted_namesakes(tree: RepositoryTree, project: NormalizedName, filename: str) -> Iterator[TrashEntry]:
+    """Yield those deleted files of *project* that were called *filename*; purged ones included.
+
+    Every upload asks, and what is purged stays for ever: of other files nothing is read.
+    """
+    folder = tree.trash / project
+    entries = [folder / entry_id for entry_id in sorted(subdirectories(folder))]
+    yield from _deleted(tree, [entry for entry in entries if is_regular(entry / f"{filename}{SIDECAR_SUFFIX}")])
+
+
+def _deleted(tree: RepositoryTree, folders: Iterable[Path]) -> Iterator[TrashEntry]:
+    for folder in folders:
+        entry = read_entry(folder)
+        if entry is not None and not is_live(tree, entry.sidecar):
+            yield entry
 
 
 def find_in_trash(tree: RepositoryTree, project: NormalizedName, entry_id: str) -> TrashEntry:

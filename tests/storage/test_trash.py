@@ -109,3 +109,11 @@ def test_strays_in_the_trash_are_ignored(repository, deleted):
     (repository.tree.trash / "toolbox" / deleted.id / "x.json").write_text("x")
 
     assert list(repository.trash()) == [deleted]
+
+
+def test_an_upload_reads_nothing_of_deleted_files_with_other_names(repository, add, deleted, caplog):
+    (repository.tree.trash / "toolbox" / deleted.id / "deletion.json").write_text("{ damaged")
+
+    add(*make_wheel(version="9.9"))
+
+    assert caplog.messages == []
