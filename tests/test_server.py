@@ -516,7 +516,7 @@ def test_a_client_that_goes_on_sending_can_still_read_the_refusal(serve, app):
 
 
 def test_nobody_can_send_for_ever_after_a_refusal(serve, app, monkeypatch):
-    monkeypatch.setattr("server._Channel._linger_left", 10 * MIB)
+    monkeypatch.setattr("wire.connections.Channel._linger_left", 10 * MIB)
 
     with Client(serve(app, refuse)) as client:
         client.send(post(b"", b"Content-Length: 1000000000000"))
@@ -525,7 +525,7 @@ def test_nobody_can_send_for_ever_after_a_refusal(serve, app, monkeypatch):
 
 
 def test_a_refused_client_that_does_nothing_is_closed(serve, app, monkeypatch):
-    monkeypatch.setattr("server.LINGER_IDLE", 0.1)
+    monkeypatch.setattr("wire.sizes.LINGER_IDLE", 0.1)
 
     with Client(serve(app, refuse, idle_timeout=0.4)) as client:
         client.send(post(b"", b"Content-Length: 5")).answer()

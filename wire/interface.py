@@ -1,0 +1,90 @@
+"""What the server asks of an application beyond WSGI, and what it offers to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from wire.heads import start_of_head
+from wire.sizes import KIB
+
+REQUEST_ID_KEY = "packhouse.request_id"  # environ key of a word that tells requests apart in the logs
+HEAD_KEY = "packhouse.head"  # environ key of the bytes of the request's head, where its answer may be kept
+BODY_KEY = "packhouse.body"  # environ key of the BodyReceiver that took the whole body
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer given before the body is read; the connection closes after it."""
+
+    status: str  # "401 UNAUTHORIZED"
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class BodyReceiver(Protocol):
+    """Takes a request's body as it arrives. Its methods run in the event loop, so they must not wait for long."""
+
+    def write(self, data: bytes | memoryview, /) -> bool:
+        """Take the next bytes; they are only valid during the call.
+
+        False means that enough was seen: the application runs now, the rest of the body is dropped, and the
+        connection closes after the answer.
+        """
+
+    def close(self) -> None:
+        """Release everything. Called once in the end, whether the request was served, failed or was given up."""
+
+
+# Called after each answer with the environ, the status line, the bytes of its body, and the seconds that it took.
+# The environ of a request that could not be parsed has only what is known of it.
+AccessLog = Callable[[dict[str, Any], str, int, float], None]
+
+
+class HotAnswer:
+    """A complete answer that may be given without asking the application."""
+
+    __slots__ = ("body", "environ", "size", "start", "status")
+
+    def __init__(self, status: str, headers: list[tuple[str, str]], body: bytes, environ: dict[str, Any]) -> None:
+        """Take what the application said; *environ* is what the access log gets."""
+        self.status = status
+        self.start = start_of_head(status, headers)
+        self.body = body if environ.get("REQUEST_METHOD") != "HEAD" else b""
+        self.size = len(self.body)
+        self.environ = environ
+
+
+class HotAnswers(Protocol):
+    """Knows answers to requests that are given once more, down to the last byte of their heads."""
+
+    def __call__(self, head: bytes, address: str, /) -> HotAnswer | None:
+        """Return the answer for a request's *head*, as it came from *address*; None: ask the application.
+
+        Called in the event loop, for a GET or HEAD of HTTP/1.1 without a body that keeps the connection open.
+        """
+
+
+class Gate(Protocol):
+    """Decides, in the event loop, on every request that has a body, as soon as its headers are in."""
+
+    def __call__(self, environ: dict[str, Any], /) -> Refusal | BodyReceiver | int:
+        """Refuse the request, name who takes its body, or keep the body in memory, at most so many bytes of it.
+
+        *environ* is the complete WSGI environ, the same dict the application will get, but without ``wsgi.input``.
+        With a :class:`BodyReceiver` the application finds it in ``environ[BODY_KEY]`` and ``wsgi.input`` empty.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where to listen, and what clients may cost us."""
+
+    host: str
+    port: int  # 0: any free one
+    threads: int = 16  # 16 avoid a collapse at 64 connections
+    idle_timeout: float = 60.0  # seconds for a next request, a whole head, or bodies and readers to move on
+    max_connections: int = 1000  # more wait unaccepted
+    stop_timeout: float = 10.0  # seconds that requests in flight get to finish
+    max_header_size: int = 64 * KIB  # bytes of request line and headers
