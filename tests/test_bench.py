@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.soak import growth
+
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_the_quick_benchmark_prints_the_table_and_keeps_the_figures(tmp_path):
@@ -35,3 +37,11 @@ def test_the_quick_benchmark_prints_the_table_and_keeps_the_figures(tmp_path):
     assert measured["the same to devpi"] == "not measured"
     targets = {json.loads(line)["target"] for line in out.read_text().splitlines()}
     assert targets == {"packhouse", "packhouse-uncached", "hello"}
+
+
+def test_a_soak_tells_what_grew_and_forgives_what_levelled_off():
+    level = [{"memory_mb": min(50.0, 30.0 + i), "descriptors": 15.0 + i % 2} for i in range(90)]
+    leaking = [{"memory_mb": 50.0, "descriptors": 15.0 + i} for i in range(90)]
+
+    assert growth(level) == []
+    assert growth(leaking) == ["descriptors grew from 59.5 to 89.5"]

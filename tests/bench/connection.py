@@ -45,10 +45,14 @@ class Connection:
                 return self._answer()
             except ConnectionError:
                 self.close()
+        self.open().sendall(request)
+        return self._answer()
+
+    def open(self) -> socket.socket:
+        """Connect anew, and return the socket, for what is no whole request."""
         self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.sendall(request)
-        return self._answer()
+        return self._socket
 
     def close(self) -> None:
         """Close the connection."""

@@ -36,10 +36,16 @@ class Packhouse(Target):
             self._run(data, "org", "create", ORG)
             self._run(data, "repo", "create", repository, self.visibility)
             self._run(data, "import", repository, str(folder_of(corpus)))
-            scopes = ["--scope", "read_packages,write_packages"]
-            token.write_text(self._run(data, "token", "create", repository, *scopes))
+            token.write_text(self._make_token(data, "read_packages,write_packages"))
         self.user, self.password = "__token__", token.read_text().strip()
         return data
+
+    def make_token(self, scopes: str) -> str:
+        """Return a new token of what is being served."""
+        return self._make_token(self.data, scopes).strip()
+
+    def _make_token(self, data: Path, scopes: str) -> str:
+        return self._run(data, "token", "create", f"{ORG}/{self.repo}", "--scope", scopes)
 
     def _run(self, data: Path, *arguments: str) -> str:
         environment = program_environment(PACKHOUSE_UNSAFE_NO_FSYNC="true", PACKHOUSE_STORAGE=str(data))
