@@ -1,9 +1,9 @@
 """Let one server work for a long time and look whether anything of it grows.
 
 ``python -m tests.bench.soak`` takes thirty minutes. Clients read pages in all kinds, download, upload, delete,
-break off in the middle, come with wrong tokens, and look at pages for people; the repository keeps its size, all the rest
-is new again and again. Memory, descriptors, threads and temporary files are noted meanwhile, and have to be as low
-in the last third of the time as in the second.
+break off in the middle, come with wrong tokens, and look at pages for people; the repository keeps its size, all
+the rest is new again and again. Memory, descriptors, threads and temporary files are noted meanwhile, and have to
+be as low in the last third of the time as in the second.
 """
 
 from __future__ import annotations
