@@ -6,7 +6,7 @@ the program    _Program, _Command: options of every command, errors as one line
 arguments      ORG/REPO, ORG=ROLE, 90d
 output         tables, a progress bar
 the storage    _settings, _open_registry
-serve          the server, its logs, the welcome of the first start
+serve          what it does is in ``serving.py``
 org, repo      organizations and repositories
 user, token    people, and credentials for programs
 import, check
@@ -17,35 +17,23 @@ Every command works beside a running server: it changes the storage, and the ser
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import re
-import resource
 import secrets
-import shlex
-import signal
-import socket
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
-import snippets
 from settings import Settings, SettingsError, load_settings
 from storage.checking import artifact_count, check_storage
 from storage.distributions import find_reasons
-from storage.errors import RepositoryNotFound, StorageDamaged, StorageError
+from storage.errors import RepositoryNotFound, StorageDamaged, StorageError, printable
 from storage.files import set_patient_threads, set_syncing
 from storage.importing import Report, import_all, walk
 from storage.layout import StorageTree
@@ -53,15 +41,10 @@ from storage.names import normalize_project, parse_version
 from storage.registry import Registry, mend_registry_file
 from storage.repository import Repository, RepositorySettings, project_of
 from storage.sidecars import SERVER_VERSION, Actor
-from storage.starting import Start, start
 from storage.statuses import Status, parse_status
 from storage.tokens import Scope, Token, parse_scopes
 from storage.trash import TrashEntry
 from storage.users import Role, parse_roles
-
-if TYPE_CHECKING:
-    from server import Server
-    from web.logs import AccessLog
 
 # --- the program ---
 
@@ -99,7 +82,7 @@ def _say_error(error: Exception) -> int:
         return error.exit_code
     for kind, status in _EXPECTED.items():
         if isinstance(error, kind):
-            click.echo(f"Error: {_printable(' '.join(_sentence(error).split()))}", err=True)
+            click.echo(f"Error: {printable(' '.join(_sentence(error).split()))}", err=True)
             return status
     raise error
 
@@ -239,14 +222,9 @@ _visibility_option = click.option(
 # --- output ---
 
 
-def _printable(text: str) -> str:
-    """Return *text* with escapes for what would move a terminal's cursor, or cannot be encoded."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table for people on a terminal, and lines with tabs for programs elsewhere."""
-    lines: list[Sequence[str]] = [[_printable(cell) for cell in row] for row in rows]
+    lines: list[Sequence[str]] = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for line in lines:
             click.echo("\t".join(line))
@@ -345,221 +323,9 @@ def serve(**flags: str | int | None) -> None:
     On an empty storage it makes an organization, a repository, a user and two tokens, and prints once how to use
     them.
     """
-    settings = _settings(**flags)
-    _start_logging(settings)
-    _allow_descriptors(settings.max_connections)
-    import app  # noqa: F401 - here and below: the other commands are faster without flask
-    from server import listening_socket
-    from web.workers import OBEYED, Workers
+    import serving  # here, since the other commands are faster without flask
 
-    # First of all, so that a taken port leaves nothing behind, least of all secrets that nobody gets to see.
-    with listening_socket(settings.host, settings.port) as listener:
-        registry = _open_registry(settings, make=True)
-        registry.sweep()
-        signal.pthread_sigmask(signal.SIG_BLOCK, OBEYED)  # they have to wait until somebody can obey them
-        made = start(registry, _hash_password)
-        local = snippets.local_url(*listener.getsockname()[:2])
-        if made is not None:
-            click.echo(_welcome(made, settings, settings.public_url or local))
-        public = f", for others at {settings.public_url}" if settings.public_url else ""
-        click.echo(f"Packhouse {SERVER_VERSION} serves {settings.storage.absolute()} at {local}{public}")
-        work = partial(_serve_again_and_again, lambda: _settings(**flags), settings, listener)
-        if settings.processes == 1:
-            work()
-        else:
-            worker = partial(_end_with_parent, os.getpid(), work)
-            Workers(settings.processes, worker, settings.stop_timeout, on_stop=listener.close).run()
-
-
-def _serve_again_and_again(read: Callable[[], Settings], settings: Settings, listener: socket.socket) -> None:
-    """Serve on *listener*; upon SIGHUP finish what is in flight and begin anew with what *read* gives then.
-
-    Where to listen, where the storage is and how many processes there are stays as it was at the start.
-    """
-    from web.logs import AccessLog
-
-    while True:
-        registry, access_log = _open_registry(settings), AccessLog(settings.log_format)
-        server = _make_server(settings, registry, listener.dup(), access_log)
-        again = _obey_signals(server, listener)
-        server.run()
-        registry.downloads.flush()
-        access_log.flush()
-        if not again:
-            return
-        try:
-            fixed = {key: getattr(settings, key) for key in ("host", "port", "storage", "processes")}
-            settings = replace(read(), **fixed)
-        except SettingsError as error:
-            logging.getLogger("packhouse").error("the old settings stay: %s", error)
-
-
-def _end_with_parent(parent: int, work: Callable[[], None]) -> None:
-    """Do *work* in a worker process; should the parent die without a word, so does the worker, in its own order."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()
-    work()
-
-
-def _make_server(settings: Settings, registry: Registry, listener: socket.socket, access_log: AccessLog) -> Server:
-    from app import create_app, make_gate
-    from server import Server, ServerOptions
-
-    app = create_app(settings, registry)
-    options = ServerOptions(
-        host=settings.host,
-        port=settings.port,
-        threads=settings.threads,
-        idle_timeout=settings.idle_timeout,
-        max_connections=settings.max_connections,
-        stop_timeout=settings.stop_timeout,
-        max_header_size=settings.max_request_header_size,
-    )
-    answers = app.extensions["packhouse.answers"]
-    is_logged = logging.getLogger().isEnabledFor(logging.INFO)
-
-    def note(environ: dict[str, Any], status: str, size: int, seconds: float) -> None:
-        answers(environ, status, size, seconds)
-        if is_logged:
-            access_log(environ, status, size, seconds)
-
-    return Server(app, make_gate(app), options, listener, note, app.extensions["packhouse.hot"])
-
-
-def _allow_descriptors(connections: int) -> None:
-    """Raise the soft limit of open files, as far as it may be, to what so many connections need."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + 256  # each with a file of its own, and some for everything else
-    if soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _obey_signals(server: Server, listener: socket.socket) -> list[int]:
-    """Let Ctrl-C and SIGTERM end *server*, and SIGHUP, too: then the list that is returned gets an item.
-
-    The second of two is the same wish sent by two senders.
-    """
-    from web.workers import OBEYED
-
-    again: list[int] = []
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        again.clear()
-        listener.close()  # the server's is a copy, and this one would go on taking connections that nobody serves
-        server.stop()
-
-    def reload(number: int, _frame: FrameType | None) -> None:
-        again.append(number)
-        server.stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    signal.signal(signal.SIGHUP, reload)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYED)
-    return again
-
-
-_WELCOME = """\
-This storage is new. Made for a start:
-
-  repository  {org}/{repo} (private), at {url}/{org}/{repo}/
-  user        {user}
-  password    {password}
-
-Publish a wheel or an sdist: this command, with the path of the file in place of FILE
-
-{curl}
-
-Install a package from there: this command, with the package's name in place of PACKAGE
-
-{pip}
-
-or for every pip command of a user, these lines in ~/.config/pip/pip.conf
-
-{pip_conf}
-
-The password and the two tokens in these lines are not shown again. To make others:
-
-  packhouse user passwd {user}{options}
-  packhouse token create {org}/{repo} --scope read_packages --scope write_packages{options}
-"""
-
-
-def _welcome(made: Start, settings: Settings, url: str) -> str:
-    """What the first start prints."""
-    org, repo = made.repository.org, made.repository.slug
-    is_default = settings.storage == Settings().storage
-    return _WELCOME.format(
-        url=url,
-        org=org,
-        repo=repo,
-        user=made.user,
-        password=made.password,
-        curl=snippets.curl_command(url, org, repo, made.publishing_token),
-        pip=snippets.pip_command(url, org, repo, made.read_token),
-        pip_conf=snippets.pip_conf(url, org, repo, made.read_token),
-        options="" if is_default else f" --storage {shlex.quote(str(settings.storage.absolute()))}",
-    )
-
-
-# --- logs ---
-
-
-class _TextFormatter(logging.Formatter):
-    """One line for each event; what clients sent cannot start a new one."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the line, a traceback not included."""
-        record.message = _printable(record.message)
-        return super().formatMessage(record)
-
-
-class _JsonFormatter(logging.Formatter):
-    """One JSON object for each event; ``extra={"fields": {...}}`` of a logging call gives it further keys."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        document = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            document["exception"] = self.formatException(record.exc_info)
-        return json.dumps(document, default=str)
-
-
-def _without_secrets(record: logging.LogRecord) -> bool:
-    """Cut every token in a line down to its id, whoever wrote it; let the line pass."""
-    from web.logs import without_secrets
-
-    message = record.getMessage()
-    if (cleaned := without_secrets(message)) != message:
-        record.msg, record.args = cleaned, None
-    return True
-
-
-def _start_logging(settings: Settings) -> None:
-    """Write the logs to standard error from now on."""
-    handler = logging.StreamHandler()
-    handler.addFilter(_without_secrets)
-    handler.setFormatter(_JsonFormatter() if settings.log_format == "json" else _TextFormatter())
-    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
-    # It says for every request that waits that one waits.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    serving.serve(lambda: _settings(**flags), _open_registry, _hash_password)
 
 
 # --- org ---
@@ -962,16 +728,16 @@ def check_files(files: tuple[Path, ...]) -> None:
             reasons = find_reasons(file, path.name, limits=limits)
         refused |= bool(reasons)
         for reason in reasons:
-            click.echo(f"{_printable(str(path))}: {_printable(reason)}")
+            click.echo(f"{printable(str(path))}: {printable(reason)}")
         if not reasons:
-            click.echo(f"{_printable(str(path))}: ok")
+            click.echo(f"{printable(str(path))}: ok")
     if refused:
         click.get_current_context().exit(1)
 
 
 def _print_report(report: Report) -> None:
     for path, reason in report.refused:
-        click.echo(f"refused {_printable(path)}: {_printable(reason)}")
+        click.echo(f"refused {printable(path)}: {printable(reason)}")
     skipped = f"; skipped {_counted(report.skipped, 'other file')}" if report.skipped else ""
     counts = f"{report.stored:,} stored, {report.present:,} already there, {len(report.refused):,} refused"
     click.echo(f"{counts}{skipped}.")
@@ -997,7 +763,7 @@ def check(name: tuple[str, str | None] | None, repair: bool) -> None:
     repaired: Counter[bool] = Counter()
     with _progress("Checking", lambda: artifact_count(registry, org, repo)) as progress:
         for finding in check_storage(registry, org, repo, repair=repair, progress=progress.step):
-            progress.say(_printable(str(finding)))
+            progress.say(printable(str(finding)))
             repaired[finding.repaired] += 1
     click.echo(_summary(wrong=repaired[False], repaired=repaired[True]))
     if repaired[False]:
@@ -1080,7 +846,7 @@ def status(name: tuple[str, str], project: str, status: str | None, reason: str 
         if reason is not None:
             raise click.UsageError("A reason goes with a status.", click.get_current_context())
         held = repository.project(normalized).status
-        click.echo(_printable(f"{held.status}: {held.reason}" if held.reason else str(held.status)))
+        click.echo(printable(f"{held.status}: {held.reason}" if held.reason else str(held.status)))
         return
     repository.change_status(normalized, parse_status(status, reason or ""), _ACTOR)
     click.echo(f"{normalized} is {status} now.")

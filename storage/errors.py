@@ -253,6 +253,11 @@ class StorageDamaged(StorageError):
         return f"{self.path} {self.reason}; {self.remedy}"
 
 
+def printable(text: str) -> str:
+    """Return *text* with escapes for what would start a line, move a terminal's cursor, or cannot be encoded."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def shorten(text: str, limit: int = 120) -> str:
     """Return *text* quoted for a message, printable ASCII only, at most about *limit* characters long."""
     quoted = ascii(text)

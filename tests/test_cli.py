@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from werkzeug.security import check_password_hash
 
 import cli
+import serving
 import snippets
 from settings import Settings
 from storage.errors import StorageFull
@@ -810,7 +811,7 @@ def log(capsys, monkeypatch):
     level = root.level
 
     def log(settings: Settings, write) -> str:
-        cli._start_logging(settings)
+        serving.start_logging(settings)
         write(logging.getLogger("packhouse"))
         return capsys.readouterr().err
 
