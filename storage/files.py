@@ -19,11 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 
 from storage.errors import StorageBusy, StorageFailing, StorageFull, Unavailable
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
 
 LOCK_TIMEOUT = 8.0  # seconds; the answer is to be there within ten
 LOCK_POLL_INTERVAL = 0.005  # seconds
@@ -63,6 +66,20 @@ class Signature(NamedTuple):
     def is_settled(self) -> bool:
         """Whether a later change is bound to give another signature (also false after the clock jumped back)."""
         return time.time() - max(self.mtime_ns, self.ctime_ns) / 1e9 > COARSE_CLOCK
+
+
+T = TypeVar("T")
+
+
+def read_once(read: _lru_cache_wrapper[T], path: Path) -> T:
+    """Return what *read* makes of the file at *path*; it is read anew when its signature has changed.
+
+    *read* gets the path, as text, and the signature, which makes a changed file another entry of its cache.
+
+    :raises OSError: if there is nothing of that name; and whatever *read* raises.
+    """
+    signature = Signature.of(path.lstat())
+    return read(str(path), signature) if signature.is_settled() else read.__wrapped__(str(path), signature)
 
 
 def open_regular(path: Path) -> BufferedReader:

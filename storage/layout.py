@@ -32,6 +32,7 @@ its one ``.tmp``, so that sweeping them costs the same however many projects the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from packaging.utils import NormalizedName
@@ -41,6 +42,14 @@ CORE_METADATA_SUFFIX = ".metadata"
 ATTESTATIONS_SUFFIX = ".attestations"
 COMPANION_SUFFIXES = (CORE_METADATA_SUFFIX, ATTESTATIONS_SUFFIX, SIDECAR_SUFFIX)  # the sidecar is written last
 STATUS_FILE = "project.json"
+
+KEPT_PATHS = 2_000  # about 500 bytes each
+
+
+@lru_cache(maxsize=KEPT_PATHS)
+def _join(folder: Path, name: str) -> Path:
+    """Return ``folder / name``, kept: every request asks for the same paths, and pathlib takes its time."""
+    return folder / name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,70 +61,70 @@ class RepositoryTree:
     @property
     def repository_file(self) -> Path:
         """What the repository is called, and its settings; without it there is no repository."""
-        return self.root / "repository.json"
+        return _join(self.root, "repository.json")
 
     @property
     def packages(self) -> Path:
         """The folder of the projects; a project is there exactly while it has a folder here."""
-        return self.root / "packages"
+        return _join(self.root, "packages")
 
     def project(self, project: NormalizedName) -> Path:
         """The folder of one project's files."""
-        return self.packages / project
+        return _join(self.packages, project)
 
     def artifact(self, project: NormalizedName, filename: str) -> Path:
         """The wheel or sdist itself."""
-        return self.packages / project / filename
+        return self.project(project) / filename
 
     def sidecar(self, project: NormalizedName, filename: str) -> Path:
         """The sidecar of *filename*."""
-        return self.packages / project / f"{filename}{SIDECAR_SUFFIX}"
+        return self.project(project) / f"{filename}{SIDECAR_SUFFIX}"
 
     def core_metadata(self, project: NormalizedName, filename: str) -> Path:
         """The core metadata of *filename*."""
-        return self.packages / project / f"{filename}{CORE_METADATA_SUFFIX}"
+        return self.project(project) / f"{filename}{CORE_METADATA_SUFFIX}"
 
     def companion(self, project: NormalizedName, filename: str, suffix: str) -> Path:
         """The file with *suffix*, one of COMPANION_SUFFIXES, that goes with *filename*."""
-        return self.packages / project / f"{filename}{suffix}"
+        return self.project(project) / f"{filename}{suffix}"
 
     def status_file(self, project: NormalizedName) -> Path:
         """The status of a project (PEP 792)."""
-        return self.packages / project / STATUS_FILE
+        return self.project(project) / STATUS_FILE
 
     @property
     def trash(self) -> Path:
         """The folder of what was deleted."""
-        return self.root / "trash"
+        return _join(self.root, "trash")
 
     @property
     def downloads(self) -> Path:
         """The folder of the download counts."""
-        return self.root / "downloads"
+        return _join(self.root, "downloads")
 
     def download_counts(self, project: NormalizedName) -> Path:
         """How often each file of a project was downloaded, by day."""
-        return self.root / "downloads" / f"{project}.json"
+        return self.downloads / f"{project}.json"
 
     @property
     def events_file(self) -> Path:
         """What happened in this repository."""
-        return self.root / "events.jsonl"
+        return _join(self.root, "events.jsonl")
 
     @property
     def summaries_file(self) -> Path:
         """Each project in a few words: derived, and dotted so that it may be left out of a backup."""
-        return self.root / ".summaries.json"
+        return _join(self.root, ".summaries.json")
 
     @property
     def temporary(self) -> Path:
         """The folder of what is being written."""
-        return self.root / ".tmp"
+        return _join(self.root, ".tmp")
 
     @property
     def locks(self) -> Path:
         """The folder of the lock files."""
-        return self.root / ".locks"
+        return _join(self.root, ".locks")
 
     def lock_file(self, name: str) -> Path:
         """The lock for changes of the project *name*, or of the repository itself under the name "" ."""
@@ -131,55 +140,55 @@ class StorageTree:
     @property
     def registry_file(self) -> Path:
         """Format version and secret keys."""
-        return self.root / "registry.json"
+        return _join(self.root, "registry.json")
 
     @property
     def starting_file(self) -> Path:
         """Is there while the first start on an empty storage has not come to its end."""
-        return self.root / ".starting"
+        return _join(self.root, ".starting")
 
     @property
     def failures(self) -> Path:
         """The folder of the failed sign-ins of the last minute."""
-        return self.root / ".failures"
+        return _join(self.root, ".failures")
 
     @property
     def starting_lock_file(self) -> Path:
         """The lock of the first start."""
-        return self.root / ".starting.lock"
+        return _join(self.root, ".starting.lock")
 
     @property
     def lock_file(self) -> Path:
         """The lock for changes of the organizations and of the list of repositories."""
-        return self.root / ".registry.lock"
+        return _join(self.root, ".registry.lock")
 
     @property
     def users_lock_file(self) -> Path:
         """The lock for changes of users; may be taken while the lock above is held."""
-        return self.root / ".users.lock"
+        return _join(self.root, ".users.lock")
 
     @property
     def users(self) -> Path:
         """The folder of the people."""
-        return self.root / "users"
+        return _join(self.root, "users")
 
     def user_file(self, user: str) -> Path:
         """One person."""
-        return self.users / f"{user}.json"
+        return _join(self.users, f"{user}.json")
 
     @property
     def tokens(self) -> Path:
         """The folder of the tokens."""
-        return self.root / "tokens"
+        return _join(self.root, "tokens")
 
     @property
     def tokens_lock_file(self) -> Path:
         """The lock for changes of tokens that are there."""
-        return self.root / ".tokens.lock"
+        return _join(self.root, ".tokens.lock")
 
     def token_file(self, token_id: str) -> Path:
         """One token."""
-        return self.tokens / f"{token_id}.json"
+        return _join(self.tokens, f"{token_id}.json")
 
     def token_use_file(self, token_id: str) -> Path:
         """When one token was last used."""
@@ -187,16 +196,16 @@ class StorageTree:
 
     def organization(self, org: str) -> Path:
         """The folder of an organization's repositories."""
-        return self.root / org
+        return _join(self.root, org)
 
     def organization_file(self, org: str) -> Path:
         """What the organization is called; without it there is no organization."""
-        return self.root / org / "organization.json"
+        return _join(self.organization(org), "organization.json")
 
     def renaming_file(self, org: str) -> Path:
         """Is there while a repository of the organization gets another name: what it was and will be called."""
-        return self.root / org / ".renaming.json"
+        return self.organization(org) / ".renaming.json"
 
     def repository(self, org: str, repo: str) -> RepositoryTree:
         """The paths of one repository."""
-        return RepositoryTree(self.root / org / repo)
+        return RepositoryTree(_join(self.organization(org), repo))

@@ -40,6 +40,7 @@ RESERVED_ORGANIZATIONS = frozenset(
 RESERVED_REPOSITORIES = frozenset({"new", "settings", "members", "tokens", "audit"})
 # What Packhouse itself writes beside the organizations, at the top of the storage.
 RESERVED_AT_TOP = frozenset({"users", "tokens"})
+_NO_ORGANIZATIONS = RESERVED_ORGANIZATIONS | RESERVED_AT_TOP
 
 
 def slugify(name: str) -> str:
@@ -66,7 +67,7 @@ def check_organization_slug(slug: str) -> str:
     """
     if not is_slug(slug):
         raise InvalidName("organization name", slug, _SLUG_RULE)
-    if slug in RESERVED_ORGANIZATIONS | RESERVED_AT_TOP:
+    if slug in _NO_ORGANIZATIONS:
         raise InvalidName("organization name", slug, "the word is reserved; choose another")
     return slug
 

@@ -42,6 +42,7 @@ from storage.files import (
     make_directory,
     open_regular,
     read_json,
+    read_once,
     replace_file,
     subdirectories,
 )
@@ -116,7 +117,7 @@ _DEFAULTS = RepositorySettings(name="")  # a value of the right type for each fi
 
 @lru_cache(maxsize=KEPT_SETTINGS)
 def _read_settings(path: str, signature: Signature) -> RepositorySettings:
-    """Read ``repository.json``; *signature* makes a changed one another entry of the cache.
+    """Read ``repository.json``: see :func:`read_once`.
 
     :raises FileNotFoundError, NotADirectoryError: if it is not there.
     :raises ValueError, TypeError: if it does not parse.
@@ -156,9 +157,7 @@ class Repository:
         """
         path = self.tree.repository_file
         try:
-            signature = Signature.of(path.lstat())
-            read = _read_settings if signature.is_settled() else _read_settings.__wrapped__
-            return read(str(path), signature)
+            return read_once(_read_settings, path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RepositoryNotFound(self.org, self.slug) from error
         except (ValueError, TypeError) as error:

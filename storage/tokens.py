@@ -1,8 +1,8 @@
 """Scopes and API tokens: the credentials that Packhouse generates (contract.md section 3).
 
 A token is ``pkh_{id}_{secret}``. Only its hash is stored; the secret has 160 random bits, so one plain SHA-256 is
-enough and checking costs microseconds. Every check reads the token's file, so a revoked token is refused by every
-process on its next request.
+enough and checking costs microseconds. Every check looks at the token's file, so a revoked token is refused by
+every process on its next request.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from storage.errors import InvalidValue, TokenNotFound
 from storage.files import (
+    Signature,
     directory_entries,
     encode_json,
     is_directory,
@@ -29,6 +32,7 @@ from storage.files import (
     make_directory,
     put_file,
     read_json,
+    read_once,
     remove_file,
     replace_file,
     status_of,
@@ -140,6 +144,19 @@ def _optional_text(value: object) -> str | None:
     return value
 
 
+KEPT_TOKENS = 1_000  # about 1 kB each
+
+
+@lru_cache(maxsize=KEPT_TOKENS)
+def _read_token(path: str, signature: Signature) -> Token:
+    """Read a token's file: see :func:`read_once`.
+
+    :raises FileNotFoundError: if it is not there.
+    :raises ValueError: if it does not parse.
+    """
+    return Token.from_json(read_json(Path(path)))
+
+
 @dataclass(frozen=True, slots=True)
 class TokenUse:
     """The last use of a token, to the minute."""
@@ -198,7 +215,7 @@ class TokenStore:
         try:
             if not is_directory(self._tree.tokens):  # a link could lead out of the storage
                 raise TokenNotFound(token_id)
-            token = Token.from_json(read_json(self._tree.token_file(token_id)))
+            token = read_once(_read_token, self._tree.token_file(token_id))
         except FileNotFoundError as error:
             raise TokenNotFound(token_id) from error
         except ValueError as error:

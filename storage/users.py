@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from storage.damage import report_damage
 from storage.errors import AlreadyExists, InvalidName, InvalidValue, StorageDamaged, UserNotFound
 from storage.files import (
     LOCK_TIMEOUT,
+    Signature,
     directory_entries,
     encode_json,
     is_directory,
     lock,
     make_directory,
     read_json,
+    read_once,
     remove_file,
     replace_file,
     status_of,
@@ -108,6 +111,19 @@ class User:
             raise ValueError(f"not a user: {error}") from error
 
 
+KEPT_USERS = 1_000  # about 1 kB each
+
+
+@lru_cache(maxsize=KEPT_USERS)
+def _read_user(path: str, signature: Signature) -> User:
+    """Read a user's file: see :func:`read_once`.
+
+    :raises FileNotFoundError: if it is not there.
+    :raises ValueError: if it does not parse.
+    """
+    return User.from_json(read_json(Path(path)))
+
+
 class UserStore:
     """The people of a storage."""
 
@@ -140,7 +156,7 @@ class UserStore:
             path = self._tree.user_file(check_user_name(name))
             if not is_directory(path.parent):  # a link could lead out of the storage
                 raise UserNotFound(name)
-            user = User.from_json(read_json(path))
+            user = read_once(_read_user, path)
         except (FileNotFoundError, InvalidName) as error:
             raise UserNotFound(name) from error
         except ValueError as error:

@@ -11,6 +11,7 @@ import pytest
 
 import storage.tokens
 from storage.errors import InvalidValue, TokenNotFound
+from storage.files import Signature
 from storage.registry import Registry
 from storage.tokens import Scope, parse_scopes
 from tests.conftest import ORG, REPO, TESTER
@@ -88,6 +89,18 @@ def test_a_revoked_token_is_worthless_for_every_process_at_once(tmp_path, regist
         registry.tokens.revoke(token.id)
     with pytest.raises(TokenNotFound):
         registry.tokens.get(token.id)
+
+
+def test_a_token_that_was_read_before_is_looked_at_each_time(tmp_path, registry, create, monkeypatch):
+    monkeypatch.setattr(Signature, "is_settled", lambda self: True)  # what is as new as this is not kept
+    token, text = create(description="CI")
+    elsewhere = Registry(tmp_path / "data").tokens
+
+    assert registry.tokens.authenticate(text) is registry.tokens.authenticate(text)
+    elsewhere.describe(token.id, "CD")
+    assert registry.tokens.authenticate(text).description == "CD"
+    elsewhere.revoke(token.id)
+    assert registry.tokens.authenticate(text) is None
 
 
 @pytest.mark.parametrize(

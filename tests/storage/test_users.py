@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage.errors import AlreadyExists, InvalidName, InvalidValue, StorageBusy, StorageDamaged, UserNotFound
-from storage.files import lock
+from storage.files import Signature, lock
 from storage.registry import Registry
 from storage.rights import Caller
 from storage.tokens import Scope
@@ -43,6 +43,18 @@ def test_password_and_roles_change_and_the_rest_stays(registry, ada):
     changed = registry.users.get("ada")
     assert (changed.password_hash, changed.roles) == ("new hash", {"other": Role.READER})
     assert changed.created_at == ada.created_at
+
+
+def test_a_user_who_was_read_before_is_looked_at_each_time(tmp_path, registry, ada, monkeypatch):
+    monkeypatch.setattr(Signature, "is_settled", lambda self: True)  # what is as new as this is not kept
+    elsewhere = Registry(tmp_path / "data")
+
+    assert registry.users.get("ada") is registry.users.get("ada")
+    elsewhere.users.change_role("ada", "acme", None)
+    assert registry.users.get("ada").roles == {}
+    elsewhere.delete_user("ada")
+    with pytest.raises(UserNotFound):
+        registry.users.get("ada")
 
 
 def test_a_deleted_user_is_gone(registry, ada):
