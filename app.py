@@ -15,13 +15,10 @@ A view reads as four steps: who may, what was asked, one call into ``storage``, 
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import io
 import json
 import logging
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -43,7 +40,6 @@ from flask import (
     g,
     jsonify,
     redirect,
-    render_template,
     request,
     url_for,
 )
@@ -52,7 +48,6 @@ from flask.typing import ResponseReturnValue
 from itsdangerous import SignatureExpired, TimestampSigner, URLSafeTimedSerializer
 from packaging.utils import NormalizedName
 from packaging.version import Version
-from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import (
     BadRequest,
     Gone,
@@ -60,7 +55,7 @@ from werkzeug.exceptions import (
     NotAcceptable,
     Unauthorized,
 )
-from werkzeug.http import parse_accept_header, parse_range_header
+from werkzeug.http import parse_range_header
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import Rule as Route
 from werkzeug.wsgi import wrap_file
@@ -88,8 +83,7 @@ from storage.publishing import Claims
 from storage.registry import Registry
 from storage.repository import Repository, RepositorySettings, project_of
 from storage.rights import Caller, ScopeMissing
-from storage.sidecars import File, Sidecar, format_time
-from storage.simple import ProjectDetail
+from storage.sidecars import Sidecar
 from storage.statuses import parse_status
 from storage.tokens import Scope
 from storage.uploads import Incoming
@@ -114,6 +108,18 @@ from web.errors import answer_error
 from web.forms import NoFile, UploadForm, open_form, received_form
 from web.frame import current_viewer
 from web.hot import KEEP_KEY, PEER_KEY, HotPages, Provenance, keep_answers
+from web.index_pages import (
+    JSON_TYPE,
+    MIN_COMPRESSED,
+    OFFERS,
+    IndexPage,
+    choose_coding,
+    choose_type,
+    project_html,
+    project_json,
+    project_list_html,
+    project_list_json,
+)
 from web.logs import CALLER_KEY
 from web.metrics import Answers
 from web.package_pages import package_pages
@@ -122,11 +128,6 @@ from web.pages import pages
 from web.repository_pages import repository_pages
 from web.settings_pages import settings_pages
 from web.words import add_filters
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -143,12 +144,6 @@ health = Blueprint("health", __name__)
 
 # --- simple index ---
 
-API_VERSION = "1.4"  # PEP 792; PEP 833 froze the HTML form there
-JSON_TYPE = "application/vnd.pypi.simple.v1+json"
-HTML_TYPE = "application/vnd.pypi.simple.v1+html"
-# What can be had, in the order in which ties are broken: no preference gets what old clients and browsers read.
-OFFERS = ("text/html", HTML_TYPE, JSON_TYPE)
-
 
 # Addresses with and without a slash are routes of their own: werkzeug's strict_slashes=False takes doubled slashes,
 # too, and answers 404 instead of 405. url_for() takes the last of the two.
@@ -162,10 +157,9 @@ def project_list(repository: Repository) -> ResponseReturnValue:
     keep_answer(repository, repository.tree.packages)
     content_type = requested_type()
     projects = repository.projects()
-    if content_type == JSON_TYPE:
-        listed = [{"name": project} for project in projects]
-        return index_page(repository, content_type, {"meta": {"api-version": API_VERSION}, "projects": listed})
-    return index_page(repository, content_type, render_template("simple/root.html", projects=projects))
+    as_json = content_type == JSON_TYPE
+    page = project_list_json(projects) if as_json else project_list_html(projects, content_type)
+    return index_page(repository, page)
 
 
 @pypi.get("/simple/<name>")
@@ -179,9 +173,8 @@ def project_page(repository: Repository, name: str) -> ResponseReturnValue:
     keep_answer(repository, repository.tree.project(project), thorough=True)
     content_type = requested_type()
     detail = repository.project(project)
-    if content_type == JSON_TYPE:
-        return index_page(repository, content_type, project_json(detail))
-    return index_page(repository, content_type, project_html(detail, up="../../"))
+    as_json = content_type == JSON_TYPE
+    return index_page(repository, project_json(detail) if as_json else project_html(detail, "../../", content_type))
 
 
 @pypi.get("/legacy/+simple/<name>")
@@ -193,47 +186,7 @@ def project_page_for_hatch(repository: Repository, name: str) -> ResponseReturnV
     if name != project or not request.path.endswith("/"):
         return redirect_to(url_for(".project_page_for_hatch", name=project))
     detail = repository.project(project)
-    return index_page(repository, "text/html", project_html(detail, up="../../../"))
-
-
-def project_html(detail: ProjectDetail, up: str) -> str:
-    """Return a project's page; *up* is the way from it to the folder that holds ``files/``."""
-    return render_template("simple/project.html", project=detail, url=partial(file_url, up), time=format_time)
-
-
-def project_json(detail: ProjectDetail) -> dict[str, Any]:
-    """Return a project's page as PEP 691, 700, 714 and 792 have it."""
-    status = {"status": str(detail.status.status)}
-    if detail.status.reason:
-        status["reason"] = detail.status.reason
-    return {
-        "meta": {"api-version": API_VERSION},
-        "name": detail.name,
-        "project-status": status,
-        "versions": detail.versions,
-        "files": [file_json(file) for file in detail.files],
-    }
-
-
-def file_json(file: File) -> dict[str, Any]:
-    """Return one file as PEP 691, 700 and 714 have it."""
-    core_metadata = {"sha256": file.core_metadata_sha256} if file.core_metadata_sha256 else False
-    return {
-        "filename": file.filename,
-        "url": file_url("../../", file.project, file.filename),
-        "hashes": {"sha256": file.sha256},
-        **({"requires-python": file.requires_python} if file.requires_python else {}),
-        "core-metadata": core_metadata,
-        "dist-info-metadata": core_metadata,  # the spelling before PEP 714
-        "yanked": file.yanked,
-        "size": file.size,
-        "upload-time": format_time(file.upload_time),
-    }
-
-
-def file_url(up: str, project: str, filename: str) -> str:
-    """The URL of a file, relative to an index page, so that it has the page's very origin (specs.md 2.9)."""
-    return f"{up}files/{project}/{quote(filename)}"
+    return index_page(repository, project_html(detail, "../../../", OFFERS[0]))
 
 
 def requested_type() -> str:
@@ -246,31 +199,11 @@ def requested_type() -> str:
         asked = request.headers.get("Accept", "")
         if "/" not in asked:
             return OFFERS[0]  # absent, or nothing that could be parsed
-    # "latest" is whatever version we have; the answer says which. We have one variant of each type, whatever the
-    # parameters are that a client would like it to have.
-    asked = re.sub(r";(?!\s*q\s*=)[^;,=]+=[^;,]*", "", asked.lower().replace("simple.latest+", "simple.v1+"))
-    accepted = parse_accept_header(asked, MIMEAccept)
-    best = max(OFFERS, key=accepted.quality)  # the first of the best
-    if accepted.quality(best) <= 0:
+    chosen = choose_type(asked)
+    if chosen is None:
         vary_index_page()
         raise NotAcceptable(f"this page can be had as {', '.join(OFFERS)}")
-    return best
-
-
-MIN_COMPRESSED = 500  # bytes; shorter pages fit a packet as they are
-GZIP_LEVEL = 6  # 9 takes twice as long for one hundredth less: what is in a page is mostly hashes
-
-
-def requested_encoding(size: int) -> str:
-    """Choose the content coding of a page of *size* bytes: "zstd", "gzip" or "" for none."""
-    accepted = request.accept_encodings
-    if size < MIN_COMPRESSED or not accepted:
-        return ""
-    named = {name.lower() for name in accepted.values()}
-    known = ("zstd", "gzip") if "zstd" in named else ("gzip",)  # "*" does not say that a client has heard of zstd
-    best = max(known, key=accepted.quality)
-    explicit_identity = accepted.quality("identity") if "identity" in named else 0
-    return best if accepted.quality(best) > explicit_identity else ""
+    return chosen
 
 
 def keep_answer(repository: Repository, folder: Path, *, thorough: bool = False) -> None:
@@ -295,29 +228,21 @@ def keep_answer(repository: Repository, folder: Path, *, thorough: bool = False)
     request.environ[KEEP_KEY] = Provenance(watch, expires_at, on_use)
 
 
-def index_page(repository: Repository, content_type: str, content: str | dict[str, Any]) -> Response:
+def index_page(repository: Repository, page: IndexPage) -> Response:
     """Answer with a page of the simple index, or "not modified"; its ETag is strong (contract.md section 5)."""
-    body = (content if isinstance(content, str) else json.dumps(content, separators=(",", ":"))).encode()
-    encoding = requested_encoding(len(body))
-    variant = f"{content_type} {encoding}".encode()
-    etag = hashlib.sha256(variant + b"\0" + body).hexdigest()[:40]
-    charset = "; charset=utf-8" if content_type == "text/html" else ""
-    response = Response(compress(body, encoding), content_type=content_type + charset)
-    if encoding:
-        response.headers["Content-Encoding"] = encoding
+    coding = choose_coding(request.headers.get("Accept-Encoding", "")) if page.size >= MIN_COMPRESSED else ""
+    etag = page.etag(coding)
+    is_known = request.if_none_match.contains_weak(etag)
+    charset = "; charset=utf-8" if page.content_type == OFFERS[0] else ""
+    response = Response(b"" if is_known else page.encode(coding), content_type=page.content_type + charset)
+    if coding:
+        response.headers["Content-Encoding"] = coding
     response.set_etag(etag)
     private = repository.settings.private
     response.headers["Cache-Control"] = "private, no-cache" if private else "no-cache"
     vary_index_page()
     response.make_conditional(request.environ)
     return response
-
-
-def compress(body: bytes, encoding: str) -> bytes:
-    """Return *body* in a content coding; the same bytes each time."""
-    if encoding == "gzip":
-        return gzip.compress(body, GZIP_LEVEL, mtime=0)
-    return zstd.compress(body) if encoding == "zstd" else body
 
 
 def vary_index_page() -> None:

@@ -99,6 +99,11 @@ class File:
         """By version (PEP 440), then by file name: the same files always come in the same order."""
         return Version(self.version), self.filename
 
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """What others have written of this file, by form, for as long as it is kept: see ``web/index_pages.py``."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
@@ -267,7 +272,7 @@ def new_id(now: datetime) -> str:
 
 def format_time(when: datetime) -> str:
     """Return *when* as PEP 700 writes it: ``2026-11-24T09:30:00.123456Z``."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{when.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"  # quicker than strftime()
 
 
 def parse_time(text: str) -> datetime:

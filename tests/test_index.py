@@ -7,8 +7,13 @@ import hashlib
 import html
 import json
 import re
+import subprocess
 import sys
 import warnings
+import zlib
+from collections import OrderedDict
+from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin
@@ -19,9 +24,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from storage.repository import Repository
+from storage.sidecars import File
+from storage.simple import ProjectDetail
 from storage.statuses import ProjectStatus, Status
 from tests.conftest import ORG, REPO, TESTER, add_to, basic
 from tests.storage.makers import make_sdist, make_wheel
+from web import index_pages
+from web.index_pages import project_html, project_json, project_list_html, project_list_json
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -685,3 +694,88 @@ def test_a_project_called_python_is_like_any_other(get, document, add):
 
     assert get(urljoin(f"{SIMPLE}python/", page["files"][0]["url"])).data == content
     assert get(f"/{ORG}/{REPO}/packages/python/{filename}/download").data == content
+
+
+# --- pages in pieces ---
+
+
+@pytest.fixture(scope="module")
+def long_detail():
+    """The detail of a project with so many files that its page is cut into several pieces."""
+    files = tuple(
+        File(
+            filename=f"toolbox-1.{i}.tar.gz",
+            project="toolbox",
+            version=f"1.{i}",
+            packagetype="sdist",
+            size=i,
+            sha256=hashlib.sha256(str(i).encode()).hexdigest(),
+            upload_time=datetime(2026, 11, 24, tzinfo=UTC),
+            requires_python=">=3.8",
+            core_metadata_sha256=None,
+            yanked_reason=None,
+        )
+        for i in range(500)
+    )
+    return ProjectDetail("toolbox", files, ProjectStatus())
+
+
+def html_of(detail):
+    return project_html(detail, "../../", "text/html")
+
+
+@pytest.mark.parametrize("make", [html_of, project_json], ids=["html", "json"])
+def test_a_page_in_pieces_is_one_gzip_member_that_every_decoder_reads(tmp_path, long_detail, make):
+    page = make(long_detail)
+    zipped = page.encode("gzip")
+    (tmp_path / "page.gz").write_bytes(zipped)
+
+    unzipped = subprocess.run(["gzip", "-dc", tmp_path / "page.gz"], capture_output=True, check=True).stdout
+
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    assert len(page.pieces) > 3
+    assert decoder.decompress(zipped) == unzipped == gzip.decompress(zipped) == page.encode("")
+    assert decoder.eof
+    assert decoder.unused_data == b""
+    assert unzipped.count(b"toolbox-1.") >= 500
+
+
+def test_json_in_pieces_is_what_it_is_in_one(long_detail):
+    document = json.loads(project_json(long_detail).encode(""))
+
+    assert [file["filename"] for file in document["files"]] == [file.filename for file in long_detail.files]
+    assert document["versions"] == long_detail.versions
+
+
+@pytest.mark.parametrize("make", [html_of, project_json], ids=["html", "json"])
+@pytest.mark.parametrize("gone", [0, 1, 250, 499])
+def test_one_file_less_changes_few_pieces(long_detail, make, gone):
+    fewer = replace(long_detail, files=long_detail.files[:gone] + long_detail.files[gone + 1 :])
+
+    before, after = make(long_detail), make(fewer)
+
+    # JSON has all versions at its head.
+    assert len(set(before.pieces) - set(after.pieces)) <= 3
+    assert before.etag("gzip") != after.etag("gzip")
+
+
+def test_a_page_is_the_same_bytes_whatever_was_compressed_before(monkeypatch, long_detail):
+    kept = [html_of(long_detail).encode("gzip") for _ in range(2)]
+    monkeypatch.setattr(index_pages, "_kept_deflated", OrderedDict())
+    monkeypatch.setattr(index_pages, "_kept_size", 0)
+    monkeypatch.setattr(index_pages, "KEPT_DEFLATED", 10_000)
+
+    anew = [html_of(long_detail).encode("gzip") for _ in range(2)]
+
+    assert kept == anew
+    assert sum(map(len, index_pages._kept_deflated.values())) <= 10_000
+
+
+def test_the_list_of_many_projects_is_cut_too():
+    projects = [f"project-{i}" for i in range(1000)]
+
+    as_html, as_json = project_list_html(projects, "text/html"), project_list_json(projects)
+
+    assert len(as_html.pieces) > 3
+    assert re.findall(rb'<a href="([^/]*)/">', as_html.encode("")) == [name.encode() for name in projects]
+    assert [row["name"] for row in json.loads(as_json.encode(""))["projects"]] == projects
