@@ -15,7 +15,7 @@ from storage.sidecars import Actor, format_time, now, parse_time
 
 
 def record_event(path: Path, event: str, actor: Actor, **facts: object) -> None:
-    """Append what *actor* did to the events file *path*; on disk when this returns.
+    """Append what *actor* did to the events file *path*; everybody sees it at once, and it is soon on disk.
 
     *event* is a word such as "published" or "yanked"; *facts* are JSON values.
     """

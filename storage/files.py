@@ -6,8 +6,10 @@ disk when the function returns; readers need no lock; a symbolic link is never f
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
+import logging
 import os
 import re
 import secrets
@@ -15,11 +17,12 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -34,6 +37,8 @@ LOCK_POLL_INTERVAL = 0.005  # seconds
 # kernel's tick (up to 10 ms) or coarser (1 s on ext3 and HFS+, 2 s on FAT).
 COARSE_CLOCK = 2.0
 
+log = logging.getLogger("packhouse.storage")
+
 _syncing = True
 
 
@@ -41,6 +46,8 @@ def set_syncing(syncing: bool) -> None:
     """Turn syncing off (or on again) for the whole process: the setting ``unsafe_no_fsync``."""
     global _syncing
     _syncing = syncing
+    if not syncing:
+        _later.forget()
 
 
 # --- reading ---
@@ -187,6 +194,64 @@ def sync_file(file: BinaryIO) -> None:
         os.fsync(file.fileno())
 
 
+def start_writing_back(file: BinaryIO) -> None:
+    """Let the system begin to bring what was written to *file* to disk, without waiting: a later sync is short."""
+    if _syncing:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # which Linux does to dirty pages by writing
+
+
+class Batch:
+    """Files that are written one after the other and then waited for together: the journal commits them at once."""
+
+    def __init__(self) -> None:
+        """Begin with no file; leaving the ``with`` block closes those that were written here."""
+        self._files: list[BinaryIO] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def add(self, file: BinaryIO) -> None:
+        """Wait for what was written to *file*, too."""
+        start_writing_back(file)
+        self._files.append(file)
+
+    def write(self, path: Path, content: bytes, *, mode: int = 0o666) -> None:
+        """Write a new file *path*.
+
+        :raises FileExistsError: if there is anything of that name.
+        """
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        file = self._stack.enter_context(os.fdopen(descriptor, "wb", buffering=0))
+        write_all(file, content)
+        self.add(file)
+
+    def put(self, path: Path, content: bytes, *, temporary: Path) -> None:
+        """Write a file *path*, in the place of what is there; *temporary* is the folder for its draft.
+
+        :raises FileExistsError: if *path* is a directory.
+        """
+        try:
+            self.write(path, content)
+        except FileExistsError:
+            put_file(path, content, temporary=temporary)
+
+    def sync(self) -> None:
+        """Wait until the bytes of all are on disk; the directories that they stand in are not synced yet."""
+        for file in self._files:
+            sync_file(file)
+
+
+def write_all(file: BinaryIO, content: bytes | bytearray | memoryview) -> None:
+    """Write *content* to the unbuffered *file*, which may take less than it is given."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
 def make_directory(path: Path) -> None:
     """Create the directory *path*, durably; one that is there already is fine.
 
@@ -228,10 +293,9 @@ def write_synced(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 
     :raises FileExistsError: if there is anything of that name.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        sync_file(file)
+    with Batch() as batch:
+        batch.write(path, content, mode=mode)
+        batch.sync()
 
 
 def replace_file(path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o666) -> None:
@@ -300,8 +364,13 @@ def move_directory(source: Path, target: Path) -> None:
 
 def remove_file(path: Path) -> None:
     """Remove the name *path* durably; it is fine if it is gone already."""
-    path.unlink(missing_ok=True)
+    remove_unsynced(path)
     sync_directory(path.parent)
+
+
+def remove_unsynced(path: Path) -> None:
+    """As :func:`remove_file`, except that the directory is not synced yet."""
+    path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path) -> None:
@@ -322,13 +391,16 @@ def discard_directory(path: Path, temporary: Path) -> None:
 
 
 def append_line(path: Path, line: bytes, *, sync: bool = True) -> None:
-    """Append *line* to *path* in one write, whole lines only: a torn last line of a crash is closed first."""
+    """Append *line* to *path* in one write, whole lines only: a torn last line of a crash is closed first.
+
+    With *sync*, it is on disk within :data:`LATE`; nobody waits for it.
+    """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
         torn = _is_torn(file.fileno())
         file.write((b"\n" if torn else b"") + line + b"\n")
-        if sync:
-            sync_file(file)
+    if sync and _syncing:
+        _later.sync(path)
 
 
 def _is_torn(descriptor: int) -> bool:
@@ -341,22 +413,128 @@ def _is_torn(descriptor: int) -> bool:
     return True
 
 
+LATE = 0.2  # seconds
+
+
+class _Later:
+    """Syncs files that nobody waits for, from a thread of its own; many changes of one file together."""
+
+    def __init__(self) -> None:
+        self._paths: set[Path] = set()
+        self._guard = threading.Lock()
+        self._wake = threading.Event()
+        self._process = 0  # id of the process whose thread is running
+
+    def sync(self, path: Path) -> None:
+        """See to it that what was written to the file *path* is soon on disk."""
+        with self._guard:
+            self._paths.add(path)
+            if self._process != os.getpid():
+                self._process = os.getpid()
+                threading.Thread(target=self._run, name="late syncs", daemon=True).start()
+                atexit.register(self.flush)
+        self._wake.set()
+
+    def forget(self) -> None:
+        """Leave it to the system when the files are on disk."""
+        with self._guard:
+            self._paths.clear()
+
+    def flush(self) -> None:
+        """Wait until all are on disk."""
+        with self._guard:
+            paths, self._paths = self._paths, set()
+        for path in paths:
+            try:
+                with open_regular(path) as file:
+                    os.fsync(file.fileno())
+            except FileNotFoundError:  # its repository is gone or has another name
+                continue
+            except OSError as error:
+                log.error("%s could not be synced: %s", path, error)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            time.sleep(LATE)
+            self._wake.clear()
+            self.flush()
+
+
+_later = _Later()
+
+
 # --- locks ---
 
 LOCK_STEP = 0.25  # seconds
 STUCK_AFTER = 1.0  # seconds; no change holds its lock for so long on a disk that works
+KEPT_LOCKS = 256  # lock objects that nobody uses now; making one costs a quarter of taking it
 
 
 class _Queue:
-    """The threads of this process that want one lock."""
+    """The threads of this process that want one lock: each has its turn, and none has to poll for another."""
 
-    def __init__(self) -> None:
-        self.threads = 0
+    def __init__(self, file_lock: FileLock) -> None:
+        self.file_lock = file_lock  # against other processes
+        self.users = 0  # threads that want the lock or have it
+        self.waiting = 0  # threads that do not have it yet
         self.moved = time.monotonic()  # when one of them had it last, or began to wait
+        self._is_taken = False
+        self._turns: deque[threading.Lock] = deque()  # of those that wait; each is released when it is their turn
+
+    def acquire(self, patience: Callable[[], float]) -> None:
+        """Take the lock; *patience* returns for how many seconds to wait until it is asked again, or raises."""
+        self._take_turn(patience)
+        seconds = 0.0
+        try:
+            while not self.file_lock.is_locked:
+                try:
+                    self.file_lock.acquire(timeout=seconds)
+                except Timeout:
+                    seconds = patience()
+        except BaseException:
+            self._end_turn()
+            raise
+        self.moved = time.monotonic()
+
+    def release(self) -> None:
+        """Let it go; whoever waits longest is next."""
+        try:
+            self.file_lock.release()
+        finally:
+            self._end_turn()
+
+    def _take_turn(self, patience: Callable[[], float]) -> None:
+        with _guard:
+            if not self._is_taken:
+                self._is_taken = True
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._turns.append(turn)
+        try:
+            while not turn.acquire(timeout=patience()):
+                pass
+        except BaseException:
+            with _guard:
+                is_waiting = turn in self._turns
+                if is_waiting:
+                    self._turns.remove(turn)
+            if not is_waiting:  # it has just become this thread's turn
+                self._end_turn()
+            raise
+
+    def _end_turn(self) -> None:
+        with _guard:
+            if self._turns:
+                self._turns.popleft().release()
+            else:
+                self._is_taken = False
 
 
-_queues: dict[Path, _Queue] = {}
-_queues_guard = threading.Lock()
+_queues: dict[Path, _Queue] = {}  # of locks that are held or wanted by this process
+_kept_locks: OrderedDict[Path, FileLock] = OrderedDict()  # the one used last at the end
+_guard = threading.Lock()
 _patient_threads = 8
 
 
@@ -366,20 +544,41 @@ def set_patient_threads(number: int) -> None:
     _patient_threads = number
 
 
+def _begin_anew() -> None:
+    """Forget what the threads of the process that this one was forked from are about: they are not here."""
+    global _guard, _later
+    _guard, _later = threading.Lock(), _Later()
+    _queues.clear()
+    _kept_locks.clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
 @contextmanager
 def _in_queue(path: Path) -> Iterator[tuple[_Queue, bool]]:
     """Stand in the queue for the lock *path*; yield it, and whether this thread can be spared for long."""
-    with _queues_guard:
-        is_patient = sum(queue.threads for queue in _queues.values()) < _patient_threads
-        queue = _queues.setdefault(path, _Queue())
-        queue.threads += 1
+    with _guard:
+        is_patient = sum(queue.waiting for queue in _queues.values()) < _patient_threads
+        queue = _queues.get(path)
+        if queue is None:
+            queue = _queues[path] = _Queue(_kept_locks.pop(path) if path in _kept_locks else _new_lock(path))
+        queue.users += 1
+        queue.waiting += 1
     try:
         yield queue, is_patient
     finally:
-        with _queues_guard:
-            queue.threads -= 1
-            if not queue.threads:
+        with _guard:
+            queue.users -= 1
+            if not queue.users:
                 del _queues[path]
+                _kept_locks[path] = queue.file_lock
+                if len(_kept_locks) > KEPT_LOCKS:
+                    _kept_locks.popitem(last=False)
+
+
+def _new_lock(path: Path) -> FileLock:
+    return FileLock(path, poll_interval=LOCK_POLL_INTERVAL, thread_local=False)  # as queues hand it on
 
 
 @contextmanager
@@ -389,22 +588,24 @@ def lock(path: Path, what: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]
     :raises StorageBusy: if somebody else holds it for *timeout* seconds; *what* says what for. Sooner, if many
         threads of this process wait already and none of them gets the lock: a hung holder must not occupy them all.
     """
-    file_lock = FileLock(path, timeout=timeout, poll_interval=LOCK_POLL_INTERVAL, thread_local=False)
     begin = time.monotonic()
     with _in_queue(path) as (queue, is_patient):
-        while not file_lock.is_locked:
-            waited = time.monotonic() - begin
-            try:
-                file_lock.acquire(timeout=max(0.0, min(LOCK_STEP, timeout - waited)))
-            except Timeout as error:
-                now = time.monotonic()
-                if now - begin >= timeout or not (is_patient or now - queue.moved < STUCK_AFTER):
-                    raise StorageBusy(what, now - begin) from error
-        queue.moved = time.monotonic()
-    try:
-        yield
-    finally:
-        file_lock.release()
+
+        def patience() -> float:
+            now = time.monotonic()
+            if now - begin >= timeout or not (is_patient or now - queue.moved < STUCK_AFTER):
+                raise StorageBusy(what, now - begin)
+            return min(LOCK_STEP, begin + timeout - now)
+
+        try:
+            queue.acquire(patience)
+        finally:
+            with _guard:
+                queue.waiting -= 1
+        try:
+            yield
+        finally:
+            queue.release()
 
 
 # --- leftovers ---

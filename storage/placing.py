@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from packaging.utils import NormalizedName
 
 from storage.errors import NameBlocked
 from storage.files import (
+    Batch,
     directory_entries,
     discard_directory,
     draft_directory,
     is_directory,
-    link_file,
     link_unsynced,
     make_directory,
     move_directory,
-    put_file,
     remove_file,
+    remove_unsynced,
     status_of,
     sync_directory,
-    write_synced,
 )
 from storage.layout import COMPANION_SUFFIXES, RepositoryTree
 from storage.names import is_filename
@@ -42,8 +44,9 @@ class Bundle:
 
     project: NormalizedName
     filename: str
-    artifact: Path  # synced, in the repository's file system
+    artifact: Path  # in the repository's file system
     companions: dict[str, bytes]  # by suffix, the sidecar among them
+    unsynced: BinaryIO | None = None  # the artifact, where its bytes are not on disk yet
 
 
 def place_file(tree: RepositoryTree, bundle: Bundle) -> None:
@@ -64,15 +67,38 @@ def _place_in_project(tree: RepositoryTree, bundle: Bundle) -> None:
     artifact = tree.artifact(bundle.project, bundle.filename)
     if status_of(artifact) is not None:
         raise FileExistsError(errno.EEXIST, "there already", str(artifact))
-    for suffix in COMPANION_SUFFIXES:
-        path = tree.companion(bundle.project, bundle.filename, suffix)
-        if suffix in bundle.companions:
-            put_file(path, bundle.companions[suffix], temporary=tree.temporary)
-        elif status_of(path) is not None:  # of another file, left by a deletion that was killed
-            remove_file(path)
-    # Sidecar first: whoever sees the artifact, even after a power cut, can rely on its sidecar.
+    with _companions_of(tree, bundle):
+        # Sidecar first: whoever sees the artifact, even after a power cut, can rely on its sidecar.
+        sync_directory(artifact.parent)
+        link_unsynced(bundle.artifact, artifact)  # commit
     sync_directory(artifact.parent)
-    link_file(bundle.artifact, artifact)  # commit
+
+
+@contextmanager
+def _companions_of(tree: RepositoryTree, bundle: Bundle) -> Iterator[None]:
+    """Write what goes with a file into its project's folder; on disk, as the file is, when the block begins.
+
+    Nobody looks at them before the file is there. Where the block fails, they are removed.
+    """
+    written: list[Path] = []
+    try:
+        with Batch() as batch:
+            if bundle.unsynced is not None:
+                batch.add(bundle.unsynced)
+            for suffix in COMPANION_SUFFIXES:
+                path = tree.companion(bundle.project, bundle.filename, suffix)
+                if suffix in bundle.companions:
+                    batch.put(path, bundle.companions[suffix], temporary=tree.temporary)
+                    written.append(path)
+                elif status_of(path) is not None:  # of another file, left by a deletion that was killed
+                    remove_unsynced(path)
+            batch.sync()
+        yield
+    except Exception:
+        for path in written:
+            with suppress(OSError):
+                remove_unsynced(path)
+        raise
 
 
 def _place_with_project(tree: RepositoryTree, bundle: Bundle) -> None:
@@ -84,8 +110,12 @@ def _place_with_project(tree: RepositoryTree, bundle: Bundle) -> None:
         make_directory(tree.packages)  # empty folders may be left out of a backup
     with draft_directory(tree.temporary) as draft:
         link_unsynced(bundle.artifact, draft / bundle.filename)
-        for suffix, content in bundle.companions.items():
-            write_synced(draft / f"{bundle.filename}{suffix}", content)
+        with Batch() as batch:
+            if bundle.unsynced is not None:
+                batch.add(bundle.unsynced)
+            for suffix, content in bundle.companions.items():
+                batch.write(draft / f"{bundle.filename}{suffix}", content)
+            batch.sync()
         sync_directory(draft)
         move_directory(draft, tree.project(bundle.project))  # commit
 

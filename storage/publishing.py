@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from storage.distributions import read_distribution
 from storage.errors import FileAlreadyExists, InvalidDistribution, NameBlocked
@@ -22,15 +22,18 @@ from storage.files import (
     replace_file,
     status_of,
     sync_directory,
+    sync_file,
 )
 from storage.layout import ATTESTATIONS_SUFFIX, CORE_METADATA_SUFFIX, SIDECAR_SUFFIX, RepositoryTree
-from storage.limits import Limits
+from storage.limits import MIB, Limits
 from storage.placing import Bundle, place_file
 from storage.sidecars import Actor, Digests, File, Sidecar
 from storage.simple import has_project
 from storage.statuses import ProjectClosed, read_status
 from storage.trash import deleted_namesakes
 from storage.uploads import Incoming
+
+SYNCED_TOGETHER = 1 * MIB  # bytes; smaller files are synced together with what goes with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Added(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An acceptable distribution, synced, about to be published."""
+    """An acceptable distribution, about to be published."""
 
     sidecar: Sidecar
     bundle: Bundle
@@ -71,7 +74,9 @@ def read_upload(
     attestations: bytes | None,
     yanked_reason: str | None = None,
 ) -> Upload:
-    """Read the archive in *incoming*, hold the *claims* against it, and sync it.
+    """Read the archive in *incoming*, and hold the *claims* against it.
+
+    A large one is on disk when this returns: nobody should have to wait for that while the project is locked.
 
     :raises InvalidFilename, InvalidDistribution: if it cannot be accepted.
     """
@@ -88,7 +93,10 @@ def read_upload(
     if claims.packagetype not in (None, distribution.packagetype):
         reason = f"the form says filetype {claims.packagetype!r}, yet this is a {distribution.packagetype}"
         raise InvalidDistribution(filename, (reason,))
-    incoming.sync()
+    unsynced: BinaryIO | None = incoming.file
+    if incoming.size > SYNCED_TOGETHER:
+        incoming.sync()
+        unsynced = None
     sidecar = Sidecar.describe(distribution, digests, incoming.size, actor).with_yanked(yanked_reason)
     companions = {}
     if distribution.metadata_served:
@@ -96,7 +104,7 @@ def read_upload(
     if attestations is not None:
         companions[ATTESTATIONS_SUFFIX] = attestations
     companions[SIDECAR_SUFFIX] = encode_json(sidecar.to_json())
-    return Upload(sidecar, Bundle(distribution.project, filename, incoming.path, companions))
+    return Upload(sidecar, Bundle(distribution.project, filename, incoming.path, companions, unsynced))
 
 
 def check_digests(filename: str, digests: Digests, claims: Claims) -> None:
@@ -204,6 +212,8 @@ def _mend(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> None:
         replace_file(path, companions[SIDECAR_SUFFIX], temporary=tree.temporary)
     artifact = tree.artifact(file.project, file.filename)
     if not _has_sha256(artifact, file.sha256):
+        if upload.bundle.unsynced is not None:
+            sync_file(upload.bundle.unsynced)
         overwrite_file(upload.bundle.artifact, artifact)
 
 

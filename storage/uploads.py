@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from storage.errors import FileTooLarge
-from storage.files import link_file, sync_file, temporary_name
+from storage.files import link_file, sync_file, temporary_name, write_all
 from storage.sidecars import Digests
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ class Incoming:
             raise FileTooLarge(self.filename, self.limit)
         for digest in self._hashes.values():
             digest.update(chunk)
-        view = memoryview(chunk)
-        while view:  # a raw file may take less than it was given
-            view = view[self._file.write(view) :]
+        write_all(self._file, chunk)
 
     @property
     def digests(self) -> Digests:

@@ -8,8 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from storage import files
 from storage.errors import StorageBusy, StorageFailing, StorageFull
 from storage.files import (
     OLD,
+    Batch,
     append_line,
     as_storage_error,
     directory_entries,
@@ -39,11 +43,13 @@ from storage.files import (
     remove_file,
     remove_tree,
     replace_file,
+    set_syncing,
     subdirectories,
     sweep,
     temporary_name,
     write_synced,
 )
+from tests.storage.faults import path_of
 
 
 def names_in(folder: Path) -> list[str]:
@@ -524,3 +530,115 @@ def test_threads_wait_however_many_they_are_while_one_after_the_other_gets_the_l
 
     assert sorted(got) == list(range(12))
     assert files._queues == {}
+
+
+def test_threads_of_one_process_get_a_lock_in_the_order_in_which_they_came(tmp_path):
+    path, got = tmp_path / "lock", []
+
+    def change(number: int) -> None:
+        with lock(path, "it", 20.0):
+            got.append(number)
+
+    threads = [threading.Thread(target=change, args=[number]) for number in range(10)]
+    with lock(path, "it"):
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            wait_until(lambda number=number: files._queues[path].waiting == number)
+    for thread in threads:
+        thread.join()
+
+    assert got == list(range(10))
+
+
+def test_a_thread_that_gives_up_does_not_keep_the_next_ones_from_their_turn(tmp_path):
+    path = tmp_path / "lock"
+
+    def change(timeout: float) -> str:
+        try:
+            with lock(path, "it", timeout):
+                return "had it"
+        except StorageBusy:
+            return "gave up"
+
+    with ThreadPoolExecutor(3) as threads:
+        with lock(path, "it"):
+            asked = [threads.submit(change, timeout) for timeout in (0.1, 20.0, 0.1)]
+            time.sleep(0.5)
+        answers = [answer.result() for answer in asked]
+
+    assert answers == ["gave up", "had it", "gave up"]
+    assert files._queues == {}
+
+
+def test_only_so_many_lock_objects_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "KEPT_LOCKS", 3)
+    monkeypatch.setattr(files, "_kept_locks", OrderedDict())
+
+    for number in [*range(5), 4, 2, 4]:
+        with lock(tmp_path / f"{number}.lock", "it"):
+            pass
+
+    assert [path.stem for path in files._kept_locks] == ["3", "2", "4"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_is_forked_while_a_lock_is_held_waits_for_it_as_any_other(tmp_path):
+    path = tmp_path / "lock"
+
+    with lock(path, "it"):
+        child = os.fork()
+        if child == 0:
+            with suppress(StorageBusy), lock(path, "it", 0.1):
+                os._exit(1)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert code == 0
+
+
+# --- waiting for the disk ---
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What is synced, in order."""
+    calls: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(path_of(descriptor).name))
+    set_syncing(True)
+    yield calls
+    set_syncing(False)
+
+
+def test_files_of_a_batch_are_all_written_before_the_first_is_waited_for(tmp_path, synced):
+    with Batch() as batch:
+        batch.write(tmp_path / "a", b"a")
+        batch.put(tmp_path / "b", b"b", temporary=tmp_path)
+        with pytest.raises(FileExistsError):
+            batch.write(tmp_path / "a", b"other")
+
+        assert synced == []
+        batch.sync()
+
+    assert synced == ["a", "b"]
+    assert [(tmp_path / name).read_bytes() for name in ("a", "b")] == [b"a", b"b"]
+
+
+def test_a_line_is_synced_later_together_with_those_that_come_after_it(tmp_path, synced):
+    append_line(tmp_path / "log", b"1")
+    append_line(tmp_path / "log", b"2")
+    append_line(tmp_path / "unsynced", b"1", sync=False)
+    append_line(tmp_path / "gone", b"1")
+    (tmp_path / "gone").unlink()
+
+    files._later.flush()
+
+    assert synced == ["log"]
+    append_line(tmp_path / "log", b"3")
+    wait_until(lambda: synced == ["log", "log"])
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
