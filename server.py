@@ -123,7 +123,8 @@ class _Poller:
         """Wait for something to happen, at most *timeout* seconds, and let it be dealt with."""
         self._ask_all()
         deadline = time.monotonic() + timeout
-        while events := self._epoll.poll(max(0.0, deadline - time.monotonic())):
+        threads = self._listener.task_dispatcher
+        while events := self._epoll.poll(max(0.0, min(deadline - time.monotonic(), threads.look()))):
             everybody = False
             for descriptor, flags in events:
                 owner = self._map.get(descriptor)

@@ -9,7 +9,7 @@ refusals       answers of our own
 bodies         bodies of requests
 answers        a request's answer
 requests       a request while it comes in
-threads        where the application runs
+threads        where the application runs, one request at a time
 connections    a connection
 listening      the listening socket
 """

@@ -31,6 +31,7 @@ from wire.sizes import (
     SEND_TURN,
     SHARE_FROM,
 )
+from wire.threads import waiting
 
 logger = logging.getLogger("packhouse.server")
 
@@ -163,6 +164,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     def write_soon(self, data: Any) -> int:  # noqa: ANN401 - bytes or waitress's file wrapper
         """Queue *data*; what is large is sent from where it is: not copied, and never put into a temporary file."""
         self._budget = SEND_TURN
+        if self.total_outbufs_len > HIGH_WATERMARK:
+            with waiting():  # here rather than in waitress, which has its lock by then
+                self._flush_outbufs_below_high_watermark()
         if isinstance(data, ReadOnlyFileBasedBuffer) and self.requests[0].command == "HEAD":
             data.close()  # WSGITask passes files on without asking whether there may be a body
             return 0

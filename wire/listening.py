@@ -17,7 +17,7 @@ from wire.connections import Channel
 from wire.heads import IDENT
 from wire.interface import AccessLog, Gate, HotAnswers, ServerOptions
 from wire.sizes import HIGH_WATERMARK
-from wire.threads import Dispatcher
+from wire.threads import Threads
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -73,10 +73,8 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             clear_untrusted_proxy_headers=False,  # the application decides whom to believe
             log_socket_errors=False,
         )
-        dispatcher = Dispatcher()
-        dispatcher.set_thread_count(options.threads)
         info = (sock.family, sock.type, sock.proto, sock.getsockname())
-        super().__init__(app, self.map, True, sock, dispatcher, adjustments, info, bind_socket=False)
+        super().__init__(app, self.map, True, sock, Threads(options.threads), adjustments, info, bind_socket=False)
 
     def readable(self) -> bool:
         """Whether to accept another connection."""
