@@ -57,13 +57,12 @@ from werkzeug.exceptions import (
 )
 from werkzeug.http import parse_range_header
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import Rule as Route
+from werkzeug.routing import Rule
 from werkzeug.wsgi import wrap_file
 
 from server import HEAD_KEY, BodyReceiver, Refusal
 from settings import Settings
 from storage.catalog import CatalogEntry
-from storage.distributions import name_from_content
 from storage.downloads import downloads_of
 from storage.errors import (
     AlreadyExists,
@@ -90,11 +89,12 @@ from storage.uploads import Incoming
 from storage.watching import Watch
 from web.access import (
     ADMISSION,
+    FORM_METHODS,
     NO_CREDENTIAL,
     RULES,
     admit,
     base_url,
-    csrf,
+    csrf_token,
     identify,
     name_repository,
     needs,
@@ -126,6 +126,7 @@ from web.package_pages import package_pages
 from web.packagecloud import fragment, package_details, repository_json
 from web.pages import pages
 from web.repository_pages import repository_pages
+from web.routing import Route
 from web.settings_pages import settings_pages
 from web.words import add_filters
 
@@ -497,6 +498,8 @@ def name_of_upload(incoming: Incoming) -> str:
     packagecloud's Java client calls every part by a random word (specs.md 5.4).
     """
     if _MEANINGLESS.fullmatch(incoming.filename) and incoming.filename.lower() not in WINDOWS_DEVICES:
+        from storage.distributions import name_from_content  # it brings all that reads archives
+
         return name_from_content(incoming.file, limits=settings().limits)
     return incoming.filename
 
@@ -932,6 +935,7 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     :raises RuntimeError: if a view says nothing of who may use it.
     """
     app = Flask(__name__)
+    app.url_rule_class = Route
     app.config.update(
         REGISTRY=registry,
         SETTINGS=settings,
@@ -939,7 +943,10 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_NAME="packhouse",
         PERMANENT_SESSION_LIFETIME=timedelta(days=14),
-        WTF_CSRF_CHECK_DEFAULT=False,  # admit() asks, for pages alone
+        # admit() asks, for pages alone, and what Flask-WTF would do at the start happens with the first of them.
+        WTF_CSRF_METHODS=FORM_METHODS,
+        WTF_CSRF_FIELD_NAME="csrf_token",
+        WTF_CSRF_HEADERS=("X-CSRFToken",),
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session
         WTF_CSRF_SSL_STRICT=False,  # the Referer is not sent: see protect()
     )
@@ -947,7 +954,6 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     app.url_map.merge_slashes = False  # a POST must never be redirected (specs.md 3.6)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.session_interface = SessionInterface()
-    csrf.init_app(app)
     pages_for_people = (pages, repository_pages, settings_pages, package_pages)
     for blueprint in (pypi, api, registries, downloads, health, *pages_for_people):
         app.register_blueprint(blueprint)
@@ -956,6 +962,7 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     app.before_request(stop_at_admission)
     app.after_request(protect)
     app.add_template_global(current_viewer)
+    app.add_template_global(csrf_token)
     add_filters(app)
     for kind in (HTTPException, StorageError, OSError):
         app.register_error_handler(kind, answer_error)
@@ -973,7 +980,7 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     return app
 
 
-def is_unguarded(app: Flask, route: Route) -> bool:
+def is_unguarded(app: Flask, route: Rule) -> bool:
     """Whether the rule of a view demands a scope, and the address does not say on which repository."""
     rule = RULES.get(app.view_functions[route.endpoint])
     return rule is not None and rule.scope is not None and not {"org", "repo"} <= route.arguments

@@ -6,12 +6,10 @@ setting that cannot be is a :class:`SettingsError`, before anything is touched. 
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import math
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -100,6 +98,8 @@ def load_settings(config: Path | None, environ: Mapping[str, str], flags: Mappin
 
 
 def _from_file(path: Path) -> dict[str, Any]:
+    import tomllib  # many a server does without a file
+
     try:
         document = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # -sig: some editors put a mark in front
     except OSError as error:
@@ -150,6 +150,8 @@ def _parse(text: str, default: object) -> object:
 
 
 def _nearest(word: str, known: list[str]) -> str:
+    import difflib  # only where something is wrong
+
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]}?" if near else "; config.example.toml lists what there is"
 

@@ -11,16 +11,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import cast
-
-from packaging.metadata import InvalidMetadata, Metadata, RawMetadata
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
+from typing import TYPE_CHECKING, cast
 
 from storage.archives import MAX_FINDINGS, Findings
 from storage.errors import InvalidName, shorten
 from storage.limits import Limits
 from storage.names import normalize_project, parse_version
+
+if TYPE_CHECKING:
+    from packaging.metadata import RawMetadata
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +361,10 @@ def _check_identity(metadata: CoreMetadata, where: str, findings: Findings) -> N
 
 
 def _check_requirements(values: Values, where: str, findings: Findings) -> None:
+    # Here and below, since reading a sidecar, or starting a server, needs none of what judges a new file.
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
     python = values.get("requires_python", [""])[0]
     if not (_is_parsable(python) and _parses(SpecifierSet, python)):
         findings.refuse(
@@ -410,6 +415,8 @@ def _is_content_type(text: str) -> bool:
 def _is_valid(key: str, value: str | list[str]) -> bool:
     if isinstance(value, str) and not _is_parsable(value):
         return False
+    from packaging.metadata import InvalidMetadata, Metadata
+
     try:
         getattr(Metadata.from_raw(cast("RawMetadata", {key: value}), validate=False), key)
     except (InvalidMetadata, ValueError):

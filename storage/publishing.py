@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from storage.distributions import read_distribution
 from storage.errors import FileAlreadyExists, InvalidDistribution, NameBlocked
 from storage.files import (
     encode_json,
@@ -82,6 +81,8 @@ def read_upload(
     """
     digests = incoming.digests
     check_digests(filename, digests, claims)
+    from storage.distributions import read_distribution  # it brings all that reads archives: not at every start
+
     distribution = read_distribution(
         incoming.file,
         filename,

@@ -19,7 +19,6 @@ from typing import BinaryIO
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
-from storage.distributions import find_reasons
 from storage.errors import (
     Conflict,
     Denied,
@@ -295,6 +294,8 @@ class Repository:
 
     def find_reasons(self, incoming: Incoming, filename: str, actor: Actor) -> tuple[str, ...]:
         """Return every reason for which :meth:`add_file` would refuse *incoming*; nothing is stored."""
+        from storage.distributions import find_reasons  # it brings all that reads archives
+
         settings = self.settings
         strict_record = settings.strict_record
         reasons = find_reasons(incoming.file, filename, limits=self.limits, strict_record=strict_record)

@@ -16,16 +16,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
 from storage.archives import Member
-from storage.distributions import Distribution
 from storage.errors import InvalidFilename
 from storage.metadata import CoreMetadata
 from storage.names import PackageType, parse_filename
+
+if TYPE_CHECKING:
+    from storage.distributions import Distribution
 
 FORMAT_VERSION = 1
 SERVER_VERSION = "0.1.0"

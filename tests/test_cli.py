@@ -614,7 +614,7 @@ def test_a_full_storage_ends_the_import_and_what_was_done_is_said(run, repositor
 
 
 def test_an_interrupted_import_says_what_was_done(run, repository, tmp_path, monkeypatch):
-    monkeypatch.setattr("cli.import_all", interrupted)
+    monkeypatch.setattr("storage.importing.import_all", interrupted)
 
     result = run("import", "acme/main", str(tmp_path), status=130)
 

@@ -18,7 +18,6 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 from flask_httpauth import HTTPBasicAuth, HTTPTokenAuth
-from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import (
     TooManyRequests,
     Unauthorized,
@@ -273,7 +272,15 @@ def admit(endpoint: str | None, values: dict[str, Any] | None) -> None:
         protect_form()
 
 
-csrf = CSRFProtect()
+FORM_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+
+
+def csrf_token() -> str:
+    """Return the token that a form carries."""
+    from flask_wtf.csrf import generate_csrf  # here and below: only pages for people need it
+
+    token: str = generate_csrf()
+    return token
 
 
 def protect_form() -> None:
@@ -283,8 +290,10 @@ def protect_form() -> None:
 
     :raises BadRequest: if it does not, or the page is too old.
     """
-    if request.method in ("POST", "PUT", "PATCH", "DELETE"):
-        csrf.protect()
+    if request.method in FORM_METHODS:
+        from flask_wtf.csrf import CSRFProtect
+
+        CSRFProtect().protect()
 
 
 def name_repository(endpoint: str, values: dict[str, Any]) -> None:

@@ -29,11 +29,6 @@ from werkzeug.http import parse_accept_header
 from storage.sidecars import File, format_time
 from storage.simple import ProjectDetail
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 API_VERSION = "1.4"  # PEP 792; PEP 833 froze the HTML form there
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 HTML_TYPE = "application/vnd.pypi.simple.v1+html"
@@ -69,7 +64,13 @@ class IndexPage:
             return b"".join(
                 (_GZIP_HEAD, *deflated, _GZIP_END, _GZIP_CHECK.pack(zlib.crc32(body), self.size % 2**32))
             )
-        return zstd.compress(body) if coding == "zstd" else body
+        if coding != "zstd":
+            return body
+        if sys.version_info >= (3, 14):
+            from compression import zstd  # here, since few clients ask for it
+        else:
+            from backports import zstd
+        return zstd.compress(body)
 
     @cached_property
     def _digests(self) -> list[bytes]:

@@ -9,29 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, current_app, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from packaging.specifiers import SpecifierSet
 from packaging.utils import NormalizedName
 
 import snippets
-from storage.browsing import Project, deleted_files, dependencies_of, open_member, open_project, representative
 from storage.downloads import downloads_of, total_downloads
 from storage.errors import FileNotFound, InvalidName, InvalidValue, ProjectNotFound
-from storage.explaining import (
-    DEFAULT_PLATFORM,
-    DEFAULT_PYTHON,
-    PYTHONS,
-    Explanation,
-    Question,
-    Verdict,
-    explain,
-    parse_platform,
-    parse_python,
-    parse_requirement,
-    platforms,
-)
 from storage.names import normalize_project
 from storage.repository import Repository, project_of
 from storage.sidecars import Sidecar
@@ -39,25 +25,24 @@ from storage.statuses import Status, parse_status, read_status
 from storage.tokens import Scope
 from web.access import base_url, page_needs, registry
 from web.frame import held_scopes, person
-from web.package_facts import (
-    attestations_of,
-    chart_of,
-    contents_of,
-    licenses_of,
-    links_of,
-    people_of,
-    snippet_boxes,
-    tag_words,
-    token_or_place,
-)
-from web.readme import Renderer
+from web.routing import Later
+
+if TYPE_CHECKING:
+    from packaging import specifiers
+
+    from storage import browsing, explaining
+    from web import package_facts, readme
+else:
+    specifiers = Later("packaging.specifiers")
+    browsing, explaining = Later("storage.browsing"), Later("storage.explaining")
+    package_facts, readme = Later("web.package_facts"), Later("web.readme")
 
 package_pages = Blueprint("package_pages", __name__, url_prefix="/<org>/<repo>/packages")
 
 
-def renderer() -> Renderer:
+def renderer() -> readme.Renderer:
     """The renderer of descriptions of the running app."""
-    kept: Renderer = current_app.extensions.setdefault("packhouse.renderer", Renderer())
+    kept: readme.Renderer = current_app.extensions.setdefault("packhouse.renderer", readme.Renderer())
     return kept
 
 
@@ -74,18 +59,18 @@ def project_page(repository: Repository, name: str) -> ResponseReturnValue:
     if name != project_name:
         return redirect(url_for(".project_page", name=project_name), HTTPStatus.MOVED_PERMANENTLY)
     try:
-        project = open_project(repository, project_name)
+        project = browsing.open_project(repository, project_name)
     except ProjectNotFound:
         return deleted_page(repository, project_name)
     return render_project(repository, project)
 
 
-def render_project(repository: Repository, project: Project, **more: object) -> str:
+def render_project(repository: Repository, project: browsing.Project, **more: object) -> str:
     """Return the page of *project*."""
     last = -(-len(project.releases) // RELEASES_ON_A_PAGE)
     page = min(max(1, request.args.get("page", 1, int)), last)
     latest = project.latest
-    sidecar = repository.any_sidecar(project.name, representative(latest).filename)
+    sidecar = repository.any_sidecar(project.name, browsing.representative(latest).filename)
     return render_template(
         "project.html",
         **frame(repository),
@@ -99,12 +84,12 @@ def render_project(repository: Repository, project: Project, **more: object) -> 
         metadata=sidecar.metadata,
         statuses=list(Status),
         downloads=total_downloads(repository.tree.download_counts(project.name)),
-        links=links_of(sidecar.metadata),
-        people=people_of(sidecar.metadata),
-        licenses=licenses_of(sidecar),
+        links=package_facts.links_of(sidecar.metadata),
+        people=package_facts.people_of(sidecar.metadata),
+        licenses=package_facts.licenses_of(sidecar),
         why=requested_explanation(repository, project),
         install=snippets.pip_command(
-            base_url(), repository.org, repository.slug, token_or_place(repository), project.name
+            base_url(), repository.org, repository.slug, package_facts.token_or_place(repository), project.name
         ),
         **more,
     )
@@ -114,7 +99,7 @@ def render_project(repository: Repository, project: Project, **more: object) -> 
 @page_needs(Scope.WRITE_PACKAGES)
 def change_status(repository: Repository, name: str) -> ResponseReturnValue:
     """Give the project another status (PEP 792)."""
-    project = open_project(repository, requested_project(name))
+    project = browsing.open_project(repository, requested_project(name))
     try:
         status = parse_status(request.form.get("status", ""), request.form.get("reason", ""))
     except InvalidValue as error:
@@ -142,49 +127,50 @@ class Why:
     asked: bool
     error: str = ""
     wrong: str = ""  # the field that the error is about
-    chosen: Explanation | None = None
-    explanations: tuple[Explanation, ...] = ()
+    chosen: explaining.Explanation | None = None
+    explanations: tuple[explaining.Explanation, ...] = ()
     more: int = 0  # files that are not explained
 
     @property
     def pythons(self) -> tuple[str, ...]:
         """What the list of Pythons offers."""
-        return PYTHONS
+        return explaining.PYTHONS
 
     def platform_groups(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         """The platforms of the list under their headings: key and title of each."""
-        for heading, group in groupby(platforms().values(), lambda platform: platform.group):
+        for heading, group in groupby(explaining.platforms().values(), lambda platform: platform.group):
             yield heading, [(platform.key, platform.title) for platform in group]
 
 
-def requested_explanation(repository: Repository, project: Project) -> Why:
+def requested_explanation(repository: Repository, project: browsing.Project) -> Why:
     """Answer the question in the address, if there is one."""
     given = {field: request.args.get(field, "").strip()[:300] for field in ("python", "platform", "requirement")}
     why = Why(
-        given["python"] or DEFAULT_PYTHON,
-        given["platform"] or DEFAULT_PLATFORM,
+        given["python"] or explaining.DEFAULT_PYTHON,
+        given["platform"] or explaining.DEFAULT_PLATFORM,
         given["requirement"],
         asked="python" in request.args or "platform" in request.args or "requirement" in request.args,
     )
     if not why.asked:
         return why
+    no_requirement = specifiers.SpecifierSet()
     try:
-        question = Question(
-            parse_python(why.python),
-            parse_platform(why.platform),
-            parse_requirement(why.requirement, project.name) if why.requirement else SpecifierSet(),
+        question = explaining.Question(
+            explaining.parse_python(why.python),
+            explaining.parse_platform(why.platform),
+            explaining.parse_requirement(why.requirement, project.name) if why.requirement else no_requirement,
             project.status,
             repository.settings.private,
         )
     except InvalidValue as error:
         return Why(why.python, why.platform, why.requirement, asked=True, error=sentence(error), wrong=error.field)
-    explanations = explain(project.files, question)
+    explanations = explaining.explain(project.files, question)
     return Why(
         why.python,
         why.platform,
         why.requirement,
         asked=True,
-        chosen=next((e for e in explanations if e.verdict is Verdict.CHOSEN), None),
+        chosen=next((e for e in explanations if e.verdict is explaining.Verdict.CHOSEN), None),
         explanations=tuple(explanations[:MAX_EXPLAINED]),
         more=max(0, len(explanations) - MAX_EXPLAINED),
     )
@@ -215,7 +201,7 @@ def render_package(repository: Repository, sidecar: Sidecar, *, tab: str = "", *
     """Return the page of one file; *more* are tokens and errors to show on it."""
     file, metadata = sidecar.file, sidecar.metadata
     status = read_status(repository.tree, file.project)
-    attestations = attestations_of(repository, sidecar) if status.offers_files else ()
+    attestations = package_facts.attestations_of(repository, sidecar) if status.offers_files else ()
     tab = tab or request.args.get("tab", "")
     tab = tab if tab in TABS and (tab != "attestations" or attestations) else TABS[0]
     days = downloads_of(repository.tree, file.project, file.filename)
@@ -230,19 +216,19 @@ def render_package(repository: Repository, sidecar: Sidecar, *, tab: str = "", *
         tabs=[t for t in TABS if t != "attestations" or attestations],
         attestations=attestations,
         downloads=sum(days.values()),
-        chart=chart_of(days),
-        dependencies=dependencies_of(repository, metadata),
-        links=links_of(metadata),
-        people=people_of(metadata),
-        licenses=licenses_of(sidecar),
-        tags=tag_words(sidecar),
+        chart=package_facts.chart_of(days),
+        dependencies=browsing.dependencies_of(repository, metadata),
+        links=package_facts.links_of(metadata),
+        people=package_facts.people_of(metadata),
+        licenses=package_facts.licenses_of(sidecar),
+        tags=package_facts.tag_words(sidecar),
         description=renderer().render(metadata.description or "", metadata.description_content_type)
         if tab == TABS[0]
         else None,
-        boxes=snippet_boxes(repository, sidecar, str(more.get("token", "")))
+        boxes=package_facts.snippet_boxes(repository, sidecar, str(more.get("token", "")))
         if tab == TABS[0] and status.offers_files
         else (),
-        contents=contents_of(sidecar) if tab == "contents" else None,
+        contents=package_facts.contents_of(sidecar) if tab == "contents" else None,
         **more,
     )
 
@@ -252,7 +238,7 @@ def render_package(repository: Repository, sidecar: Sidecar, *, tab: str = "", *
 def member_page(repository: Repository, name: str, filename: str, member: str) -> ResponseReturnValue:
     """The text of one file in the archive, with line numbers."""
     project = checked_project(name, filename)
-    content = open_member(repository, project, filename, member)
+    content = browsing.open_member(repository, project, filename, member)
     sidecar = repository.sidecar(project, filename)
     size = next(m.size for m in reversed(sidecar.members) if m.name == member)
     return render_template(
@@ -320,7 +306,7 @@ def restore(repository: Repository, name: str, filename: str) -> ResponseReturnV
     """Bring a deleted file back."""
     project = checked_project(name, filename)
     entry_id = request.form.get("id", "")
-    if not any(entry.id == entry_id for entry in deleted_files(repository, project, filename)):
+    if not any(entry.id == entry_id for entry in browsing.deleted_files(repository, project, filename)):
         raise FileNotFound(filename)
     repository.restore_file(project, entry_id, g.caller.actor)
     flash(f"{filename} is restored.")
@@ -332,7 +318,7 @@ def deleted_page(repository: Repository, project: NormalizedName, filename: str 
 
     :raises NotFound: if it never was there.
     """
-    entries = deleted_files(repository, project, filename)
+    entries = browsing.deleted_files(repository, project, filename)
     if not entries:
         raise FileNotFound(filename) if filename else ProjectNotFound(project)
     page = render_template(

@@ -7,7 +7,6 @@ from datetime import datetime
 from http import HTTPStatus
 from urllib.parse import urlencode
 
-import flask_wtf.csrf
 from flask import Blueprint, flash, g, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
@@ -197,6 +196,8 @@ def check_csrf(form: UploadForm) -> None:
 
     :raises BadRequest: if it does not, or the page is too old.
     """
+    import flask_wtf.csrf  # see web.access
+
     try:
         flask_wtf.csrf.validate_csrf(form.text("csrf_token") or request.headers.get("X-CSRFToken"))
     except flask_wtf.csrf.ValidationError as error:
