@@ -43,7 +43,7 @@ from flask import (
     request,
     url_for,
 )
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from itsdangerous import SignatureExpired, TimestampSigner, URLSafeTimedSerializer
 from packaging.utils import NormalizedName
@@ -929,12 +929,20 @@ def metrics() -> ResponseReturnValue:
 # --- the app ---
 
 
+class App(Flask):
+    """Flask, without looking at every function of every request whether it is asynchronous."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return *func*: none of ours is asynchronous."""
+        return func
+
+
 def create_app(settings: Settings, registry: Registry) -> Flask:
     """Build the app that serves *registry*.
 
     :raises RuntimeError: if a view says nothing of who may use it.
     """
-    app = Flask(__name__)
+    app = App(__name__)
     app.url_rule_class = Route
     app.config.update(
         REGISTRY=registry,
@@ -991,19 +999,23 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' https:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+PROTECTION = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+)
 
 
 def protect(response: Response) -> Response:
     """Add the headers that every answer has, and those of pages."""
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers.extend(PROTECTION)
     if response.location is not None:
         response.location = within_origin(response.location)
     rule = rule_of_request()
     if rule is not None and rule.page:
         response.headers["Cache-Control"] = "private, no-store"
-    response.vary.update(g.get("vary", ()))
+    if "vary" in g:
+        response.vary.update(g.vary)
     return response
 
 
@@ -1050,9 +1062,14 @@ class SessionInterface(SecureCookieSessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         """Read the cookie; where there is none, without the signer that Flask would make for it."""
-        if self.get_cookie_name(app) not in request.cookies:
+        if "HTTP_COOKIE" not in request.environ or self.get_cookie_name(app) not in request.cookies:
             return self.session_class()
         return super().open_session(app, request)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Send the cookie; where nobody has asked for the session, without finding out how it would be sent."""
+        if session or session.modified or session.accessed:
+            super().save_session(app, session, response)
 
     def get_cookie_secure(self, app: Flask) -> bool:
         """Whether the browser is to send it over https alone."""

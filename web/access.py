@@ -128,9 +128,10 @@ def identify() -> Caller | None:
 
     :raises Unauthorized: if one came that is not good.
     """
-    scheme, _, _ = request.headers.get("Authorization", "").partition(" ")
-    if "Authorization" not in request.headers:
+    sent: str | None = request.environ.get("HTTP_AUTHORIZATION")
+    if sent is None:
         return None
+    scheme, _, _ = sent.partition(" ")
     auth = {"basic": basic_auth, "bearer": bearer_auth}.get(scheme.lower())
     credential = auth.get_auth() if auth is not None else None
     caller: Caller | None = auth.authenticate(credential, None) if auth is not None and credential else None
@@ -265,9 +266,10 @@ def admit(endpoint: str | None, values: dict[str, Any] | None) -> None:
     if rule.scope is not None and "repo" in values:
         repository = open_repository(values.pop("org"), values.pop("repo"), rule.scope)
         g.repository = values["repository"] = repository
-    limit = settings().max_form_size + (settings().max_file_size if rule.upload_fields else 0)
-    if (request.content_length or 0) > limit:
-        raise FileTooLarge("the upload", settings().max_file_size)
+    if request.environ.get("CONTENT_LENGTH"):
+        limit = settings().max_form_size + (settings().max_file_size if rule.upload_fields else 0)
+        if (request.content_length or 0) > limit:
+            raise FileTooLarge("the upload", settings().max_file_size)
     if rule.page and not rule.upload_fields and ADMISSION not in request.environ:
         protect_form()
 
