@@ -55,7 +55,7 @@ from werkzeug.exceptions import (
     NotAcceptable,
     Unauthorized,
 )
-from werkzeug.http import parse_range_header
+from werkzeug.http import http_date, parse_range_header
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import Rule
 from werkzeug.wsgi import wrap_file
@@ -202,7 +202,7 @@ def requested_type() -> str:
             return OFFERS[0]  # absent, or nothing that could be parsed
     chosen = choose_type(asked)
     if chosen is None:
-        vary_index_page()
+        vary_index_page(g.repository.settings.private)
         raise NotAcceptable(f"this page can be had as {', '.join(OFFERS)}")
     return chosen
 
@@ -212,7 +212,7 @@ def keep_answer(repository: Repository, folder: Path, *, thorough: bool = False)
 
     It is made from *folder*, where *thorough* from the files in it, too. Called before any of it is read.
     """
-    if HEAD_KEY not in request.environ:
+    if HEAD_KEY not in request.environ or not settings().page_cache_size:
         return
     near = [repository.tree.repository_file, folder]
     token = g.caller.token if g.caller is not None else None
@@ -231,24 +231,40 @@ def keep_answer(repository: Repository, folder: Path, *, thorough: bool = False)
 
 def index_page(repository: Repository, page: IndexPage) -> Response:
     """Answer with a page of the simple index, or "not modified"; its ETag is strong (contract.md section 5)."""
-    coding = choose_coding(request.headers.get("Accept-Encoding", "")) if page.size >= MIN_COMPRESSED else ""
+    environ = request.environ
+    coding = choose_coding(environ.get("HTTP_ACCEPT_ENCODING", "")) if page.size >= MIN_COMPRESSED else ""
     etag = page.etag(coding)
-    is_known = request.if_none_match.contains_weak(etag)
-    charset = "; charset=utf-8" if page.content_type == OFFERS[0] else ""
-    response = Response(b"" if is_known else page.encode(coding), content_type=page.content_type + charset)
-    if coding:
-        response.headers["Content-Encoding"] = coding
-    response.set_etag(etag)
     private = repository.settings.private
-    response.headers["Cache-Control"] = "private, no-cache" if private else "no-cache"
-    vary_index_page()
-    response.make_conditional(request.environ)
+    charset = "; charset=utf-8" if page.content_type == OFFERS[0] else ""
+    headers = [
+        ("Content-Type", page.content_type + charset),
+        ("ETag", f'"{etag}"'),
+        ("Cache-Control", "private, no-cache" if private else "no-cache"),
+    ]
+    if coding:
+        headers.append(("Content-Encoding", coding))
+    vary_index_page(private)
+    if not is_conditional(environ):
+        return Response(page.encode(coding), headers=headers)
+    is_known = request.if_none_match.contains_weak(etag)
+    response = Response(b"" if is_known else page.encode(coding), headers=headers)
+    response.make_conditional(environ)
     return response
 
 
-def vary_index_page() -> None:
+CONDITIONS = frozenset(
+    {f"HTTP_IF_{name}" for name in ("MATCH", "NONE_MATCH", "MODIFIED_SINCE", "UNMODIFIED_SINCE", "RANGE")}
+)
+
+
+def is_conditional(environ: WSGIEnvironment) -> bool:
+    """Whether a request asks for something else if it is as the client believes, or for a part alone."""
+    return "HTTP_RANGE" in environ or not CONDITIONS.isdisjoint(environ)
+
+
+def vary_index_page(private: bool) -> None:
     """Tell caches what the answer to this request depends on; errors included."""
-    g.vary = ("Accept", "Accept-Encoding", *(("Authorization",) if g.repository.settings.private else ()))
+    g.vary = "Accept, Accept-Encoding, Authorization" if private else "Accept, Accept-Encoding"
 
 
 def requested_project(name: str) -> NormalizedName:
@@ -317,15 +333,21 @@ def send(
     repository: Repository, content: BinaryIO, size: int, etag: str, content_type: str, last_modified: datetime
 ) -> Response:
     """Answer with a file that never changes under its name: whole, one range of it, or "not modified"."""
-    response = Response(wrap_file(request.environ, content), content_type=content_type, direct_passthrough=True)
+    environ = request.environ
     try:
-        response.content_length = size
-        response.set_etag(etag)
-        response.last_modified = last_modified
-        response.headers["Cache-Control"] = cache_control(repository.settings)
-        response.make_conditional(with_single_range(request.environ), accept_ranges=True, complete_length=size)
-    except Exception:
-        response.close()  # and with it the file
+        headers = [
+            ("Content-Type", content_type),
+            ("Content-Length", str(size)),
+            ("ETag", f'"{etag}"'),
+            ("Last-Modified", http_date(last_modified)),
+            ("Cache-Control", cache_control(repository.settings)),
+            ("Accept-Ranges", "bytes"),
+        ]
+        response = Response(wrap_file(environ, content), headers=headers, direct_passthrough=True)
+        if is_conditional(environ):
+            response.make_conditional(with_single_range(environ), accept_ranges=True, complete_length=size)
+    except BaseException:
+        content.close()
         raise
     return response
 
@@ -1015,7 +1037,7 @@ def protect(response: Response) -> Response:
     if rule is not None and rule.page:
         response.headers["Cache-Control"] = "private, no-store"
     if "vary" in g:
-        response.vary.update(g.vary)
+        response.headers.add("Vary", g.vary)
     return response
 
 

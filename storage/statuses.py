@@ -41,6 +41,9 @@ class ProjectStatus:
         return self.status is not Status.QUARANTINED
 
 
+_ACTIVE = ProjectStatus()
+
+
 class ProjectClosed(Denied):
     """The project's status lets nothing be published."""
 
@@ -85,13 +88,15 @@ def read_status(tree: RepositoryTree, project: NormalizedName) -> ProjectStatus:
     The file is there only while the status is not active, so damage must not release what was quarantined.
     """
     path = tree.status_file(project)
+    if status_of(path) is None:
+        return _ACTIVE
     try:
         document = read_json(path)
         reason = str(document.get("reason", "")).encode("utf-8", "replace").decode()  # fit for a page
         return ProjectStatus(Status(document["status"]), reason)
     except (FileNotFoundError, NotADirectoryError):
         if status_of(path) is None:
-            return ProjectStatus()
+            return _ACTIVE
         problem = "is not a regular file"
     except (ValueError, KeyError) as error:
         problem = f"does not parse ({error})"

@@ -256,21 +256,23 @@ def admit(endpoint: str | None, values: dict[str, Any] | None) -> None:
     rule = rule_of_request()
     if rule is None or values is None:
         return
-    g.caller = identify() if rule.scope is not None or rule.page else None
-    if g.caller is None and rule.page:
-        g.caller = caller_of_session()
-    if g.caller is not None:
-        request.environ[CALLER_KEY] = str(g.caller.actor).partition(" (")[0].replace(" ", ":")
-    if rule.signed_in and g.caller is None:
+    caller = identify() if rule.scope is not None or rule.page else None
+    if caller is None and rule.page:
+        caller = caller_of_session()
+    g.caller = caller
+    environ = request.environ
+    if caller is not None:
+        environ[CALLER_KEY] = str(caller.actor).partition(" (")[0].replace(" ", ":")
+    elif rule.signed_in:
         raise Unauthorized(NO_CREDENTIAL)
     if rule.scope is not None and "repo" in values:
         repository = open_repository(values.pop("org"), values.pop("repo"), rule.scope)
         g.repository = values["repository"] = repository
-    if request.environ.get("CONTENT_LENGTH"):
+    if environ.get("CONTENT_LENGTH"):
         limit = settings().max_form_size + (settings().max_file_size if rule.upload_fields else 0)
         if (request.content_length or 0) > limit:
             raise FileTooLarge("the upload", settings().max_file_size)
-    if rule.page and not rule.upload_fields and ADMISSION not in request.environ:
+    if rule.page and not rule.upload_fields and ADMISSION not in environ:
         protect_form()
 
 
