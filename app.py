@@ -1116,7 +1116,7 @@ def stop_at_admission() -> ResponseReturnValue | None:
     if ADMISSION not in request.environ:
         return None
     request.environ[ADMISSION].append(g.get("repository"))
-    return Response(status=HTTPStatus.NO_CONTENT)
+    return "", HTTPStatus.NO_CONTENT
 
 
 def make_gate(app: Flask) -> Callable[[WSGIEnvironment], Refusal | BodyReceiver | int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from packaging.tags import Tag
@@ -171,6 +172,10 @@ class DistributionFilename:
     tags: frozenset[Tag] = frozenset()  # of a wheel, compressed sets expanded
 
 
+KEPT_FILENAMES = 1_000  # about 2 kB each
+
+
+@lru_cache(maxsize=KEPT_FILENAMES)  # a request asks several times about the same name
 def parse_filename(filename: str) -> DistributionFilename:
     """Read the name of a wheel (``.whl``) or sdist (``.tar.gz``, legacy ``.zip``).
 

@@ -192,7 +192,8 @@ class Repository:
 
         :raises FileNotFound: if it is not there, or damaged.
         """
-        find_file(self.tree, project, filename)
+        if not self.status(project).offers_files:
+            raise FileNotFound(filename)
         return self.any_sidecar(project, filename)
 
     def any_sidecar(self, project: NormalizedName, filename: str) -> Sidecar:

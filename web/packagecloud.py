@@ -15,26 +15,24 @@ from web.access import base_url, registry
 from web.words import plural, time_ago
 
 
-def package_details(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
-    """Return packagecloud's PackageDetails of a file (specs.md 5.5)."""
-    file, metadata, digests = sidecar.file, sidecar.metadata, sidecar.digests
+def fragment(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
+    """Return packagecloud's PackageFragment of a file (specs.md 5.5): what stands in lists.
+
+    Where to read more is said in paths, but for one full URL (specs.md 5.1).
+    """
+    file = sidecar.file
+    quoted = quote(file.filename)
+    root = repository_address(repository)
+    version = version_address(repository, sidecar)
+    html = f"/{repository.org}/{repository.slug}/packages/python/{quoted}"
     return {
         "name": file.project,
         "distro_version": "python",
         "architecture": None,
-        "repository": repository.slug,
-        "size": str(file.size),
-        "summary": metadata.summary,
         "filename": file.filename,
-        "description": metadata.description,
-        "licenses": licenses(sidecar),
         "version": file.version,
         "type": "python",
-        "dependencies": dependencies(sidecar),
-        "md5sum": digests.md5,
-        "sha1sum": digests.sha1,
-        "sha256sum": digests.sha256,
-        "sha512sum": digests.sha512,
+        "sha256sum": sidecar.digests.sha256,
         "private": repository.settings.private,
         "uploader_name": uploader_name(sidecar) if g.get("caller") else None,  # not for everybody (specs.md 5.2)
         "created_at": sidecar.file.upload_time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{millisecond(sidecar):03d}Z",
@@ -42,24 +40,8 @@ def package_details(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
         "epoch": None,
         "scope": None,
         "indexed": True,
-        "total_downloads_count": sum(downloads_of(repository.tree, file.project, file.filename).values()),
-        **package_addresses(repository, sidecar),
-    }
-
-
-def package_addresses(repository: Repository, sidecar: Sidecar) -> dict[str, str]:
-    """Return where to read more of a file, and what can be done with it: paths, but one full URL (specs.md 5.1)."""
-    file = sidecar.file
-    quoted = quote(file.filename)
-    root = f"/api/v1/repos/{repository.org}/{repository.slug}"
-    version = f"{root}/package/python/{file.project}/{quote(file.version)}"
-    html = f"/{repository.org}/{repository.slug}/packages/python/{quoted}"
-    return {
-        "repository_url": root,
         "repository_html_url": f"/{repository.org}/{repository.slug}",
         "package_url": f"{version}.json?filename={quoted}",
-        "self_url": f"{version}.json?filename={quoted}",
-        "versions_url": f"{root}/package/python/{file.project}/versions.json",
         "promote_url": f"{root}/python/1/{quoted}/promote.json",
         "destroy_url": f"{root}/python/1/{quoted}",
         "package_html_url": html,
@@ -68,6 +50,38 @@ def package_addresses(repository: Repository, sidecar: Sidecar) -> dict[str, str
         "downloads_detail_url": f"{version}/stats/downloads/detail.json?filename={quoted}",
         "downloads_series_url": f"{version}/stats/downloads/series/daily.json?filename={quoted}",
     }
+
+
+def package_details(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
+    """Return packagecloud's PackageDetails of a file (specs.md 5.5)."""
+    file, metadata, digests = sidecar.file, sidecar.metadata, sidecar.digests
+    root = repository_address(repository)
+    return {
+        **fragment(repository, sidecar),
+        "repository": repository.slug,
+        "size": str(file.size),
+        "summary": metadata.summary,
+        "description": metadata.description,
+        "licenses": licenses(sidecar),
+        "dependencies": dependencies(sidecar),
+        "md5sum": digests.md5,
+        "sha1sum": digests.sha1,
+        "sha512sum": digests.sha512,
+        "total_downloads_count": sum(downloads_of(repository.tree, file.project, file.filename).values()),
+        "repository_url": root,
+        "self_url": f"{version_address(repository, sidecar)}.json?filename={quote(file.filename)}",
+        "versions_url": f"{root}/package/python/{file.project}/versions.json",
+    }
+
+
+def repository_address(repository: Repository) -> str:
+    """Return the path of a repository in this API."""
+    return f"/api/v1/repos/{repository.org}/{repository.slug}"
+
+
+def version_address(repository: Repository, sidecar: Sidecar) -> str:
+    """Return the path of the release that a file belongs to, without what may follow."""
+    return f"{repository_address(repository)}/package/python/{sidecar.file.project}/{quote(sidecar.file.version)}"
 
 
 def millisecond(sidecar: Sidecar) -> int:
@@ -121,16 +135,3 @@ def repository_json(repository: Repository) -> dict[str, Any]:
         "private": held.private,
         "fqname": f"{repository.org}/{repository.slug}",
     }
-
-
-# What a PackageDetails has, and a PackageFragment has not.
-NO_FRAGMENT = {
-    *("repository", "size", "summary", "description", "licenses", "dependencies", "total_downloads_count"),
-    *("md5sum", "sha1sum", "sha512sum", "repository_url", "self_url", "versions_url"),
-}
-
-
-def fragment(repository: Repository, sidecar: Sidecar) -> dict[str, Any]:
-    """Return packagecloud's PackageFragment of a file (specs.md 5.5)."""
-    details = package_details(repository, sidecar)
-    return {key: value for key, value in details.items() if key not in NO_FRAGMENT}
