@@ -1,27 +1,32 @@
 """All files of a repository at once: for lists by time and for search, where the index by project does not help.
 
-Each process keeps a few words for each project, valid for the signature of the project's folder. A look costs one
-``stat`` for each project, and reading only those that have changed.
+Each process keeps a few words for each file, by :mod:`storage.gathering`; ``.catalog.json`` spares a new process
+the reading of every project, and may be deleted.
 """
 
 from __future__ import annotations
 
-import heapq
 import os
+import stat
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
+from pathlib import Path
+from typing import Any
 
 from packaging.utils import NormalizedName
 
-from storage.errors import ProjectNotFound
-from storage.files import Signature
+from storage.errors import ProjectNotFound, StillReading
+from storage.gathering import Gathered, Gathering, scan_folder
 from storage.layout import RepositoryTree
-from storage.names import is_normalized_project
-from storage.simple import ProjectDetail, project_detail
+from storage.sidecars import format_time, parse_time
+from storage.simple import project_detail
+
+# Seconds that a list may take to read what has changed. Then whoever asks for it has to come again: it is a
+# program, which would take a short list for a complete one.
+PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,38 @@ class CatalogEntry:
     filename: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    signature: Signature
-    entries: tuple[CatalogEntry, ...]  # newest first
+Entries = tuple[CatalogEntry, ...]  # of one project, the newest first
+_by_time = attrgetter("upload_time", "filename")
+
+
+class _Projects(Gathering[Entries]):
+    """The entries of each project, valid for the stamp of its folder."""
+
+    def __init__(self, tree: RepositoryTree) -> None:
+        super().__init__(tree.catalog_file, tree.temporary)
+        self._tree = tree
+
+    def scan(self) -> Iterable[tuple[str, os.stat_result]]:
+        """Yield the folders."""
+        return ((name, status) for name, status in scan_folder(self._tree.packages) if stat.S_ISDIR(status.st_mode))
+
+    def path(self, project: NormalizedName) -> Path:
+        """Return the folder."""
+        return self._tree.project(project)
+
+    def read(self, project: NormalizedName) -> Entries:
+        """Read the files of a project that are listed."""
+        return read_entries(self._tree, project)
+
+    def to_json(self, value: Entries) -> list[list[str]]:
+        """Return time, version and name of each file."""
+        return [[format_time(entry.upload_time), entry.version, entry.filename] for entry in value]
+
+    def from_json(self, project: NormalizedName, written: Any) -> Entries:  # noqa: ANN401 - as json has it
+        """Read the same."""
+        return tuple(
+            CatalogEntry(parse_time(when), project, version, filename) for when, version, filename in written
+        )
 
 
 class Catalog:
@@ -46,54 +79,45 @@ class Catalog:
     def __init__(self, tree: RepositoryTree) -> None:
         """Speak for the repository at *tree*; nothing is read yet."""
         self._tree = tree
-        self._remembered: dict[str, _Remembered] = {}
+        self._projects = _Projects(tree)
         self._lock = threading.Lock()
+        self._newest_first: list[CatalogEntry] = []
+        self._sorted = -1  # version of what was gathered that it was made from
 
-    def newest_first(self) -> list[CatalogEntry]:
-        """Return every file that is listed, the newest first."""
-        by_project = (remembered.entries for remembered in self._look().values())
-        return list(heapq.merge(*by_project, key=attrgetter("upload_time", "filename"), reverse=True))
+    def newest_first(self) -> Sequence[CatalogEntry]:
+        """Return every file that is listed, the newest first; not to be changed.
+
+        :raises StillReading: if very many projects have to be read first.
+        """
+        gathered = self._look()
+        with self._lock:
+            if gathered.version > self._sorted:
+                entries = [entry for held in gathered.values.values() for entry in held]
+                self._newest_first = sorted(entries, key=_by_time, reverse=True)
+                self._sorted = gathered.version
+            return self._newest_first
 
     def version_counts(self) -> dict[NormalizedName, int]:
-        """Return how many versions each project has, by name."""
-        counts = {
-            NormalizedName(name): len({entry.version for entry in remembered.entries})
-            for name, remembered in self._look().items()
-        }
-        return {name: counts[name] for name in sorted(counts) if counts[name]}
+        """Return how many versions each project has, by name.
 
-    def _look(self) -> dict[str, _Remembered]:
-        """Bring what is remembered up to date and return it."""
-        found: dict[str, _Remembered] = {}
-        settled: dict[str, _Remembered] = {}
-        with self._lock:
-            for name, signature in self._signatures():
-                # Before reading: a change in the same tick of the clock as the last one gives the same signature,
-                # so what was read in that tick must not be remembered for when the tick is over.
-                is_settled = signature.is_settled()
-                known = self._remembered.get(name)
-                if known is None or known.signature != signature:
-                    known = _Remembered(signature, tuple(self._read(NormalizedName(name))))
-                found[name] = known
-                if is_settled:
-                    settled[name] = known
-            self._remembered = settled
-        return found
+        :raises StillReading: if very many projects have to be read first.
+        """
+        values = self._look().values
+        counts = {name: len({entry.version for entry in values[name]}) for name in sorted(values)}
+        return {NormalizedName(name): count for name, count in counts.items() if count}
 
-    def _signatures(self) -> Iterable[tuple[str, Signature]]:
-        try:
-            with os.scandir(self._tree.packages) as scanned:
-                entries = [e for e in scanned if e.is_dir(follow_symlinks=False) and is_normalized_project(e.name)]
-        except FileNotFoundError:
-            return
-        for entry in entries:
-            with suppress(FileNotFoundError):  # its last file was deleted meanwhile
-                yield entry.name, Signature.of(entry.stat(follow_symlinks=False))
+    def _look(self) -> Gathered[Entries]:
+        gathered = self._projects.look(PATIENCE)
+        if gathered.missing:
+            raise StillReading(f"{self._tree.root.parent.name}/{self._tree.root.name}", gathered.missing)
+        return gathered
 
-    def _read(self, project: NormalizedName) -> list[CatalogEntry]:
-        try:
-            detail: ProjectDetail = project_detail(self._tree, project)
-        except ProjectNotFound:
-            return []
-        entries = (CatalogEntry(f.upload_time, project, f.version, f.filename) for f in detail.files)
-        return sorted(entries, key=attrgetter("upload_time", "filename"), reverse=True)
+
+def read_entries(tree: RepositoryTree, project: NormalizedName) -> Entries:
+    """Return the files of *project* that are listed, the newest first."""
+    try:
+        files = project_detail(tree, project).files
+    except ProjectNotFound:
+        return ()
+    entries = (CatalogEntry(f.upload_time, project, f.version, f.filename) for f in files)
+    return tuple(sorted(entries, key=_by_time, reverse=True))

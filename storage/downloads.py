@@ -2,7 +2,8 @@
 
 A count is noted in memory and written by a thread within a second: ``kill -9`` loses at most a second's worth.
 On disk: ``downloads/{project}.json``, an object of file names, each an object of days and numbers. Many processes
-may write: each adds what it has noted, under a lock.
+may write: each adds what it has noted, under a lock. ``.downloads.json`` is derived from them, for lists of
+projects by their downloads, and may be deleted.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import stat
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ from packaging.utils import NormalizedName
 from storage.damage import report_damage
 from storage.errors import StorageBusy
 from storage.files import encode_json, is_directory, is_regular, lock, put_file, read_json
+from storage.gathering import Gathering, scan_folder
 from storage.layout import RepositoryTree
 
 log = logging.getLogger("packhouse.storage")
@@ -43,6 +46,34 @@ def downloads_of(tree: RepositoryTree, project: NormalizedName, filename: str) -
 def total_downloads(path: Path) -> int:
     """Return how often the files of a project were downloaded in all, by its file of counts."""
     return sum(number for days in _read(path).values() for number in days.values())
+
+
+class DownloadTotals(Gathering[int]):
+    """How often each project was downloaded, if it was at all; valid for the stamp of its file of counts."""
+
+    def __init__(self, tree: RepositoryTree) -> None:
+        """Speak for the repository at *tree*; nothing is read yet."""
+        super().__init__(tree.totals_file, tree.temporary)
+        self._tree = tree
+
+    def scan(self) -> Iterable[tuple[str, os.stat_result]]:
+        """Yield the files of counts."""
+        found = scan_folder(self._tree.downloads, ".json")
+        return ((name, status) for name, status in found if stat.S_ISREG(status.st_mode))
+
+    def path(self, project: NormalizedName) -> Path:
+        """Return the file of counts."""
+        return self._tree.download_counts(project)
+
+    def read(self, project: NormalizedName) -> int:
+        """Add the counts up."""
+        return total_downloads(self.path(project))
+
+    def from_json(self, _project: NormalizedName, written: Any) -> int:  # noqa: ANN401 - as json has it
+        """Read the number."""
+        if type(written) is not int:
+            raise ValueError("not a number of downloads")
+        return written
 
 
 def drop_downloads(tree: RepositoryTree, project: NormalizedName, filename: str) -> None:

@@ -215,6 +215,19 @@ class FileTooLarge(Invalid):
 # --- not now ---
 
 
+class StillReading(Unavailable):
+    """A list cannot be complete yet: projects have to be read first, which goes on meanwhile."""
+
+    def __init__(self, repository: str, missing: int) -> None:
+        self.repository = repository  # ORG/REPO
+        self.missing = missing  # projects
+
+    def __str__(self) -> str:
+        number = "1 project of" if self.missing == 1 else f"{self.missing:,} projects of"
+        verb = "has" if self.missing == 1 else "have"
+        return f"{number} {self.repository} {verb} not been read yet; this goes on meanwhile, try again"
+
+
 class StorageBusy(Unavailable):
     """Somebody else has held a lock for too long."""
 

@@ -22,7 +22,9 @@
           events.jsonl                  what happened, by whom, when: append-only
           .locks/{project}.lock         held while the project is changed
           .tmp/                         what is being written; the leftovers of a crash
-          .summaries.json               derived: each project in a few words; may be deleted
+          .summaries.json               derived: each project in a few words; may be deleted, as the next two
+          .catalog.json                 derived: the files of each project, by time
+          .downloads.json               derived: the downloads of each project
         .renaming.json                  is there while a repository gets another name
 
 A path is built only here, from names that ``names.py`` has checked. All temporary files of a repository lie in
@@ -115,6 +117,16 @@ class RepositoryTree:
     def summaries_file(self) -> Path:
         """Each project in a few words: derived, and dotted so that it may be left out of a backup."""
         return _join(self.root, ".summaries.json")
+
+    @property
+    def catalog_file(self) -> Path:
+        """The files of each project, by time: derived and dotted as well."""
+        return _join(self.root, ".catalog.json")
+
+    @property
+    def totals_file(self) -> Path:
+        """The downloads of each project, all in all: derived and dotted as well."""
+        return _join(self.root, ".downloads.json")
 
     @property
     def temporary(self) -> Path:

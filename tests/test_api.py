@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlsplit
@@ -198,6 +199,20 @@ def make_look_settled(repository: Repository) -> None:
     """Wait until the catalog trusts the time stamps of the projects' folders."""
     newest = max(path.stat().st_ctime for path in repository.tree.packages.iterdir())
     time.sleep(max(0, newest + 2.05 - time.time()))
+
+
+@pytest.mark.parametrize("path", [PACKAGES, f"{V1}/search.json?q=a", f"{V1}/packages/python.json"])
+def test_a_list_that_cannot_be_complete_yet_is_to_be_asked_for_again(call, filled, monkeypatch, path):
+    monkeypatch.setattr("storage.catalog.PATIENCE", 0.0)
+    may_read = threading.Event()
+    monkeypatch.setattr("storage.catalog.read_entries", lambda tree, project: may_read.wait(20) and ())
+
+    answer = call("GET", path)
+    may_read.set()
+
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "have not been read yet" in answer.json["message"]
 
 
 def test_projects_are_listed_with_their_versions_counted(get, filled):

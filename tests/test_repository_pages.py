@@ -317,6 +317,34 @@ def test_only_writers_publish(nobody, stranger, reader, registry, repository, pa
 # --- very many ---
 
 
+def test_a_page_shows_what_is_known_and_says_that_the_rest_is_being_read(
+    reader, registry, repository, add, monkeypatch
+):
+    add(*make_wheel("toolbox"))
+    known = registry.summaries(repository).overview().projects
+    monkeypatch.setattr(module.Summaries, "overview", lambda self: module.Overview(known, missing=1234))
+
+    page = reader.get(PAGE)
+
+    assert rows(page) == ["toolbox"]
+    assert "1,234 packages have not been read yet and may be missing from this list." in words(page)
+    assert "load the list again" in words(page)
+    assert 'placeholder="Search 1,235 packages"' in page.text
+    monkeypatch.setattr(module.Summaries, "overview", lambda self: module.Overview((), missing=1))
+    page = reader.get(PAGE)
+    assert "1 package has not been read yet" in words(page)
+    assert "empty" not in words(page)
+
+
+def test_a_page_by_downloads_says_what_is_not_counted_yet(reader, registry, add, monkeypatch):
+    add(*make_wheel("toolbox"))
+    by_downloads = module.Summaries.by_downloads
+    monkeypatch.setattr(module.Summaries, "by_downloads", lambda *given: (by_downloads(*given)[0], 7))
+
+    assert "The downloads of 7 packages have not been counted yet." in words(reader.get(f"{PAGE}?sort=-downloads"))
+    assert "counted yet" not in words(reader.get(PAGE))
+
+
 def test_twenty_thousand_projects_are_quick_once_they_have_been_read(reader, registry, repository, monkeypatch):
     """No stop-watch on 20,000 real files here: what is asked for is that nothing is read anew for a second look."""
 

@@ -97,6 +97,8 @@ class PackageList:
 
     rows: list[PackageRow]
     total: int  # of the repository
+    unread: int  # of these, projects that have not been read yet, and therefore may not be on the list
+    uncounted: int  # projects whose downloads have not been counted yet, where the list is by downloads
     found: int  # by the search
     search: str
     sort: str  # one of SORTS, or "" for the best first
@@ -129,23 +131,24 @@ def package_list(repository: Repository, overview: Overview) -> PackageList:
     sort, descending = asked.removeprefix("-"), asked.startswith("-")
     if sort not in SORTS:
         sort, descending = ("", False) if search else ("pushed", True)
-    found = sorted_projects(repository, overview, sort, descending)
+    found, uncounted = sorted_projects(repository, overview, sort, descending)
     if search:
         matching = overview.search(search)
         names = {summary.project for summary in matching}
         found = [summary for summary in found if summary.project in names] if sort else matching
     page, last = page_of_list(request.args.get("page", ""), len(found))
     rows = [row_of(repository, summary) for summary in found[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]]
-    return PackageList(rows, len(overview.projects), len(found), search, sort, descending, page, last)
+    total = len(overview.projects) + overview.missing
+    return PackageList(rows, total, overview.missing, uncounted, len(found), search, sort, descending, page, last)
 
 
 def sorted_projects(
     repository: Repository, overview: Overview, sort: str, descending: bool
-) -> list[ProjectSummary]:
-    """Return all projects in the order that is asked for."""
+) -> tuple[list[ProjectSummary], int]:
+    """Return all projects in the order that is asked for, and how many were put into it without a look."""
     if sort == "downloads":
         return registry().summaries(repository).by_downloads(overview, descending)
-    return overview.sorted_by(sort or "name", descending)
+    return overview.sorted_by(sort or "name", descending), 0
 
 
 def row_of(repository: Repository, summary: ProjectSummary) -> PackageRow:

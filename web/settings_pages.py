@@ -349,6 +349,7 @@ def status_page(repository: Repository, fields: Fields) -> str:
         "settings",
         page="status",
         rows=rows,
+        unread=overview.missing,
         statuses=list(Status),
         max_reason=MAX_REASON,
         typed=fields.typed,

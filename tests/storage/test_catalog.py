@@ -84,7 +84,7 @@ def test_a_project_that_did_not_change_is_not_read_again(catalog, add, monkeypat
     add(*make_wheel("a", "1.0"))
     add(*make_wheel("b", "1.0"))
     read: list[str] = []
-    monkeypatch.setattr(Catalog, "_read", lambda self, project: read.append(project) or [])
+    monkeypatch.setattr("storage.catalog.read_entries", lambda tree, project: read.append(project) or ())
     catalog.newest_first()
 
     add(*make_sdist("b", "1.0"))

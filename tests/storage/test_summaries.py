@@ -7,7 +7,9 @@ import json
 import pytest
 from packaging.version import Version
 
+from storage import gathering
 from storage import summaries as module
+from storage.files import Signature
 from storage.sidecars import format_time
 from storage.statuses import ProjectStatus, Status
 from storage.summaries import Summaries
@@ -111,12 +113,12 @@ def test_folders_that_are_no_projects_are_passed_over(summaries, repository, add
 
 @pytest.fixture
 def _settled(monkeypatch):
-    monkeypatch.setattr(module.Signature, "is_settled", lambda self: True)
+    monkeypatch.setattr(Signature, "is_settled", lambda self: True)
 
 
 @pytest.mark.usefixtures("_settled")
 def test_a_new_process_reads_only_what_has_changed(repository, add, monkeypatch):
-    monkeypatch.setattr(module, "UNWRITTEN", 1)
+    monkeypatch.setattr(gathering, "UNWRITTEN", 1)
     add(*make_wheel("one"))
     add(*make_wheel("two"))
     Summaries(repository.tree).overview()
@@ -144,7 +146,7 @@ def test_a_new_process_reads_only_what_has_changed(repository, add, monkeypatch)
     ],
 )
 def test_the_derived_file_may_be_deleted_or_damaged(repository, add, monkeypatch, content):
-    monkeypatch.setattr(module, "UNWRITTEN", 1)
+    monkeypatch.setattr(gathering, "UNWRITTEN", 1)
     add(*make_wheel("one"))
     expected = Summaries(repository.tree).overview().projects
     path = repository.tree.summaries_file
@@ -201,5 +203,5 @@ def test_the_projects_come_by_their_downloads(summaries, repository, registry, a
             registry.downloads.count(repository.tree, project, f"{project}-1.0-py3-none-any.whl")
     registry.downloads.flush()
 
-    assert names(summaries.by_downloads(summaries.overview(), descending=True)) == ["two", "three", "one"]
-    assert names(summaries.by_downloads(summaries.overview(), descending=False)) == ["one", "three", "two"]
+    assert names(summaries.by_downloads(summaries.overview(), descending=True)[0]) == ["two", "three", "one"]
+    assert names(summaries.by_downloads(summaries.overview(), descending=False)[0]) == ["one", "three", "two"]
