@@ -171,9 +171,12 @@ def project_page(repository: Repository, name: str) -> ResponseReturnValue:
     project = requested_project(name)
     if name != project or not request.path.endswith("/"):
         return redirect_to(url_for(".project_page", name=project))
-    keep_answer(repository, repository.tree.project(project), thorough=True)
+    watch = keep_answer(repository, repository.tree.project(project))
     content_type = requested_type()
-    detail = repository.project(project)
+    listing = repository.listing(project)
+    if watch is not None:
+        watch.add(listing.watch)
+    detail = listing.detail
     as_json = content_type == JSON_TYPE
     return index_page(repository, project_json(detail) if as_json else project_html(detail, "../../", content_type))
 
@@ -207,26 +210,28 @@ def requested_type() -> str:
     return chosen
 
 
-def keep_answer(repository: Repository, folder: Path, *, thorough: bool = False) -> None:
+def keep_answer(repository: Repository, folder: Path) -> Watch | None:
     """Let the server give the answer to this request again while nothing that it is made from has changed.
 
-    It is made from *folder*, where *thorough* from the files in it, too. Called before any of it is read.
+    It is made from *folder*, and from what is added to the watch that is returned; None if it is not kept. Called
+    before any of it is read.
     """
     if HEAD_KEY not in request.environ or not settings().page_cache_size:
-        return
+        return None
     near = [repository.tree.repository_file, folder]
     token = g.caller.token if g.caller is not None else None
     if g.caller is not None and token is None:
-        return  # of a password: ten wrong ones refuse the right one, too
+        return None  # of a password: ten wrong ones refuse the right one, too
     if token is not None:
         near += registry().paths_of_caller(g.caller)
     try:
-        watch = Watch(near, folder if thorough else None)
+        watch = Watch(near)
     except OSError:
-        return  # it is gone, or cannot be looked at: the answer will say so
+        return None  # it is gone, or cannot be looked at: the answer will say so
     on_use = None if token is None else partial(note_use, registry().tokens, token)
     expires_at = token.expires_at if token is not None else None
     request.environ[KEEP_KEY] = Provenance(watch, expires_at, on_use)
+    return watch
 
 
 def index_page(repository: Repository, page: IndexPage) -> Response:

@@ -30,6 +30,7 @@ from storage.files import (
     sweep,
 )
 from storage.layout import COMPANION_SUFFIXES, STATUS_FILE
+from storage.listings import note_replacing
 from storage.names import is_filename, is_normalized_project, is_slug, parse_filename
 from storage.registry import Registry
 from storage.repository import Repository
@@ -202,6 +203,8 @@ def _belongs_to(name: str, names: set[str]) -> str:
 def _settle(repository: Repository, project: NormalizedName, filename: str, *, repair: bool) -> Iterator[Finding]:
     """Look again, with the project locked, and repair what can be."""
     folder = repository.tree.project(project)
+    if repair:
+        note_replacing(repository.tree)
     for name, problem, mend in _problems(repository, project, filename):
         repaired = repair and mend is not None and mend()
         yield Finding(str(folder / name), problem, repaired=repaired)

@@ -25,6 +25,7 @@
           .summaries.json               derived: each project in a few words; may be deleted, as the next two
           .catalog.json                 derived: the files of each project, by time
           .downloads.json               derived: the downloads of each project
+          .index/{project}.jsonl        derived: the files of a project that has many; may be deleted
         .renaming.json                  is there while a repository gets another name
 
 A path is built only here, from names that ``names.py`` has checked. All temporary files of a repository lie in
@@ -127,6 +128,20 @@ class RepositoryTree:
     def totals_file(self) -> Path:
         """The downloads of each project, all in all: derived and dotted as well."""
         return _join(self.root, ".downloads.json")
+
+    @property
+    def index(self) -> Path:
+        """The folder of what is derived from projects; dotted so that it may be left out of a backup."""
+        return _join(self.root, ".index")
+
+    def listing_file(self, project: NormalizedName) -> Path:
+        """The files of a project as they are listed: derived."""
+        return self.index / f"{project}.jsonl"
+
+    @property
+    def replacing_file(self) -> Path:
+        """Changes whenever a file of a project is about to be replaced or removed."""
+        return _join(self.index, ".replacing")
 
     @property
     def temporary(self) -> Path:

@@ -32,6 +32,7 @@ from storage.files import (
     sync_directory,
 )
 from storage.layout import COMPANION_SUFFIXES, RepositoryTree
+from storage.listings import note_replacing
 from storage.names import is_filename
 from storage.simple import has_project
 
@@ -123,6 +124,7 @@ def _place_with_project(tree: RepositoryTree, bundle: Bundle) -> None:
 def withdraw_file(tree: RepositoryTree, project: NormalizedName, filename: str) -> None:
     """Remove a file from its project; gone on disk when this returns. With the last file the project goes."""
     folder = tree.project(project)
+    note_replacing(tree)
     if _holds_nothing_but(folder, filename):
         discard_directory(folder, tree.temporary)  # commit
         return

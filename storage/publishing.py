@@ -25,6 +25,7 @@ from storage.files import (
 )
 from storage.layout import ATTESTATIONS_SUFFIX, CORE_METADATA_SUFFIX, SIDECAR_SUFFIX, RepositoryTree
 from storage.limits import MIB, Limits
+from storage.listings import note_replacing
 from storage.placing import Bundle, place_file
 from storage.sidecars import Actor, Digests, File, Sidecar
 from storage.simple import has_project
@@ -189,6 +190,7 @@ def mend_file(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> None:
 
     :raises NameBlocked: if a folder has the name of what goes with the file.
     """
+    note_replacing(tree)
     try:
         _mend(tree, upload, standing)
     except FileExistsError as error:

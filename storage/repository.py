@@ -47,6 +47,7 @@ from storage.files import (
 )
 from storage.layout import ATTESTATIONS_SUFFIX, STATUS_FILE, RepositoryTree
 from storage.limits import Limits
+from storage.listings import LISTINGS, Listing, note_replacing
 from storage.names import parse_filename
 from storage.placing import place_file, withdraw_file
 from storage.publishing import (
@@ -61,7 +62,7 @@ from storage.publishing import (
     read_upload,
 )
 from storage.sidecars import Actor, File, Sidecar, new_id, now
-from storage.simple import ProjectDetail, find_file, look_up_file, project_detail, project_names, read_files
+from storage.simple import ProjectDetail, find_file, look_up_file, project_names, read_files
 from storage.statuses import ProjectStatus, Status, check_reason, read_status, write_status
 from storage.trash import (
     TrashEntry,
@@ -185,7 +186,14 @@ class Repository:
 
         :raises ProjectNotFound: if there is no file of it.
         """
-        return project_detail(self.tree, project)
+        return self.listing(project).detail
+
+    def listing(self, project: NormalizedName) -> Listing:
+        """Return the same, and what tells whether it is still so.
+
+        :raises ProjectNotFound: if there is no file of it.
+        """
+        return LISTINGS.listing(self.tree, project)
 
     def sidecar(self, project: NormalizedName, filename: str) -> Sidecar:
         """Return all that is known of a file.
@@ -357,6 +365,7 @@ class Repository:
             if after == before:
                 return before
             path = self.tree.sidecar(project, filename)
+            note_replacing(self.tree)
             replace_file(path, encode_json(after.to_json()), temporary=self.tree.temporary)  # commit
         self._record("unyanked" if reason is None else "yanked", actor, after.file, reason=reason)
         return after

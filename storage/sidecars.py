@@ -12,10 +12,10 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.utils import NormalizedName
@@ -24,7 +24,7 @@ from packaging.version import Version
 from storage.archives import Member
 from storage.errors import InvalidFilename
 from storage.metadata import CoreMetadata
-from storage.names import PackageType, parse_filename
+from storage.names import PackageType, normalize_project, parse_filename
 
 if TYPE_CHECKING:
     from storage.distributions import Distribution
@@ -100,11 +100,6 @@ class File:
     def sort_key(self) -> tuple[Version, str]:
         """By version (PEP 440), then by file name: the same files always come in the same order."""
         return Version(self.version), self.filename
-
-    @cached_property
-    def texts(self) -> dict[str, str]:
-        """What others have written of this file, by form, for as long as it is kept: see ``web/index_pages.py``."""
-        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +255,65 @@ def file_from_json(document: Mapping[str, Any], filename: str) -> File:
         core_metadata_sha256=core_metadata_sha256,
         yanked_reason=_optional_text(document, "yanked_reason"),
     )
+
+
+def file_to_row(file: File) -> list[str | int | None]:
+    """Return *file* as a row of a derived file."""
+    return [
+        file.filename,
+        file.version,
+        file.packagetype,
+        file.size,
+        file.sha256,
+        format_time(file.upload_time),
+        file.requires_python,
+        file.core_metadata_sha256,
+        file.yanked_reason,
+    ]
+
+
+def file_from_row(row: Sequence[Any], project: NormalizedName) -> File:
+    """Read what :func:`file_to_row` wrote, of a file of *project*.
+
+    What a name says is compared with the name, so that it need not be parsed again in most cases.
+
+    :raises ValueError, TypeError, AttributeError: if it was not written so.
+    """
+    filename, version, packagetype, size, sha256, upload_time, requires_python, core_metadata_sha256, yanked = row
+    if not filename.isascii() or not _is_named(filename, version, packagetype, project):
+        raise ValueError(f"{filename!r} is no such file of the project")
+    if type(size) is not int or size < 0:
+        raise ValueError("a size is not a number of bytes")
+    if not _SHA256.fullmatch(sha256) or not (
+        core_metadata_sha256 is None or _SHA256.fullmatch(core_metadata_sha256)
+    ):
+        raise ValueError("a sha256 is not 64 hexadecimal digits")
+    for text in (requires_python, yanked):
+        if text is not None:
+            str.encode(text)  # as _text() does
+    when = parse_time(upload_time)
+    return File(
+        filename, project, version, packagetype, size, sha256, when, requires_python, core_metadata_sha256, yanked
+    )
+
+
+def _is_named(filename: str, version: str, packagetype: str, project: NormalizedName) -> bool:
+    """Whether the name of a file says so."""
+    if packagetype == "bdist_wheel":
+        name, _, rest = filename.partition("-")
+        fits = filename.endswith(".whl") and rest.startswith(f"{version}-")
+    else:
+        name, _, rest = filename.removesuffix(".tar.gz").rpartition("-")
+        fits = packagetype == "sdist" and rest == version
+    if fits and _normalize(name) == project:
+        return True
+    parsed = parse_filename(filename)
+    return (parsed.project, str(parsed.version), parsed.packagetype) == (project, version, packagetype)
+
+
+@lru_cache(maxsize=100)
+def _normalize(name: str) -> NormalizedName:
+    return normalize_project(name)
 
 
 # --- pieces ---

@@ -1,8 +1,8 @@
 """The simple index (PEP 503, PEP 691), read from the tree: the files of a project, the projects of a repository.
 
-The directory and its sidecars are the only truth, and every answer looks at them anew. What is kept of a sidecar
-is valid for the signature that ``stat`` gives at that moment. A file without a sidecar, a sidecar that does not
-parse and an artifact with other bytes hide that file alone; its neighbours are listed.
+The directory and its sidecars are the only truth. What is kept of a sidecar is valid for the signature that
+``stat`` gives at that moment. A file without a sidecar, a sidecar that does not parse and an artifact with other
+bytes hide that file alone; its neighbours are listed. All files of a project at once are in ``listings.py``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.utils import NormalizedName
 
@@ -63,7 +63,7 @@ def has_project(tree: RepositoryTree, project: NormalizedName) -> bool:
 
 
 def project_detail(tree: RepositoryTree, project: NormalizedName) -> ProjectDetail:
-    """Return the files of *project*. Lists the directory anew, so a file another process added is there at once.
+    """Return the files of *project*, read anew: for whoever reads each project once. Pages have ``listings.py``.
 
     :raises ProjectNotFound: if the repository holds no file of *project*.
     """
@@ -93,8 +93,8 @@ def look_up_file(tree: RepositoryTree, project: NormalizedName, filename: str) -
         fits = parse_filename(filename).project == project
     except InvalidFilename as error:
         raise FileNotFound(filename) from error
-    folder = tree.project(project)
-    file = _judge(folder, filename, _look(folder, filename)) if fits and has_project(tree, project) else None
+    folder = str(tree.project(project))
+    file = judge(folder, filename, look_at(folder, filename))[0] if fits and has_project(tree, project) else None
     if file is None:
         raise FileNotFound(filename)
     return file
@@ -103,70 +103,74 @@ def look_up_file(tree: RepositoryTree, project: NormalizedName, filename: str) -
 def read_files(tree: RepositoryTree, project: NormalizedName) -> Iterator[File]:
     """Yield the files of *project* that are whole, even if it is quarantined; in no order."""
     folder = tree.project(project)
-    stats = {}
     for entry in directory_entries(folder):
-        with suppress(FileNotFoundError):  # deleted since the directory was read
-            stats[entry.name] = entry.stat(follow_symlinks=False)
-    for name in stats:
-        if not name.endswith(COMPANION_SUFFIXES):
-            file = _judge(folder, name, {n: stats[n] for n in _names_to_look_at(name) if n in stats})
+        if not entry.name.endswith(COMPANION_SUFFIXES):
+            file, _ = judge(str(folder), entry.name, look_at(str(folder), entry.name))
             if file is not None and file.project == project:
                 yield file
 
 
-Stats = dict[str, os.stat_result]  # by name: what ``lstat`` says of an artifact and of what goes with it
+class Stats(NamedTuple):
+    """What ``lstat`` says of an artifact and of what goes with it; None where there is nothing of that name."""
+
+    artifact: os.stat_result | None
+    sidecar: os.stat_result | None
+    core_metadata: os.stat_result | None
+
+    @property
+    def signatures(self) -> list[Signature | None]:
+        """The signatures of the three."""
+        return [None if status is None else Signature.of(status) for status in self]
 
 
-def _names_to_look_at(filename: str) -> tuple[str, str, str]:
-    return filename, f"{filename}{SIDECAR_SUFFIX}", f"{filename}{CORE_METADATA_SUFFIX}"
+def look_at(folder: str, filename: str) -> Stats:
+    """Look at a file of a project, now."""
+    path = f"{folder}/{filename}"
+    try:  # all at once: pages of many files spend their time here
+        return Stats(os.lstat(path), os.lstat(path + SIDECAR_SUFFIX), os.lstat(path + CORE_METADATA_SUFFIX))
+    except OSError:
+        return Stats(status_of(path), status_of(path + SIDECAR_SUFFIX), status_of(path + CORE_METADATA_SUFFIX))
 
 
-def _look(folder: Path, filename: str) -> Stats:
-    looked_at = ((name, status_of(folder / name)) for name in _names_to_look_at(filename))
-    return {name: status for name, status in looked_at if status is not None}
+def judge(folder: str, filename: str, stats: Stats) -> tuple[File | None, bool]:
+    """Return *filename* as listed, or None if it has to hide, and whether nothing is wrong with it.
 
-
-def _judge(folder: Path, filename: str, stats: Stats) -> File | None:
-    """Return *filename* as listed, or None if it has to hide; the reason is logged."""
-    if filename not in stats:
-        return None
+    What is wrong is logged. *stats* is what :func:`look_at` has just returned.
+    """
+    if stats.artifact is None:
+        return None, True
     try:
         return _check(folder, filename, stats)
     except (ValueError, OSError) as error:
-        fresh = _look(folder, filename)
-        if _signatures(fresh) != _signatures(stats):  # it was changed while we looked: nothing is damaged
-            return _judge(folder, filename, fresh)
-        report_damage(folder / filename, str(error))
-        return None
+        fresh = look_at(folder, filename)
+        if fresh.signatures != stats.signatures:  # it was changed while we looked: nothing is damaged
+            return judge(folder, filename, fresh)
+        report_damage(Path(folder, filename), str(error))
+        return None, False
 
 
-def _signatures(stats: Stats) -> dict[str, Signature]:
-    return {name: Signature.of(status) for name, status in stats.items()}
-
-
-def _check(folder: Path, filename: str, stats: Stats) -> File:
-    artifact, sidecar = stats[filename], stats.get(f"{filename}{SIDECAR_SUFFIX}")
-    if sidecar is None:
+def _check(folder: str, filename: str, stats: Stats) -> tuple[File, bool]:
+    artifact, sidecar, core_metadata = stats
+    if artifact is None or sidecar is None:
         raise ValueError("has no sidecar")
+    path = f"{folder}/{filename}"
     signature = Signature.of(sidecar)
-    path = f"{folder}/{filename}{SIDECAR_SUFFIX}"
     read = _read_sidecar if signature.is_settled() else _read_sidecar.__wrapped__
-    file = read(path, filename, signature)
+    file = read(path + SIDECAR_SUFFIX, filename, signature)
     if file.size != artifact.st_size or not _is_readable(artifact):
         raise ValueError(f"is not a readable file of {file.size} bytes, as its sidecar says")
     # An upload is written before the moment that counts as its time. What was written to since (or copied without
     # its time stamp) is read over, once for each of its signatures.
     touched = artifact.st_mtime_ns > file.upload_time.timestamp() * 1e9
-    if touched and _sha256_of(f"{folder}/{filename}", artifact) != file.sha256:
+    if touched and _sha256_of(path, artifact) != file.sha256:
         raise ValueError("has other bytes than were uploaded")
     if file.core_metadata_sha256 is not None:
-        core_metadata = stats.get(f"{filename}{CORE_METADATA_SUFFIX}")
-        core_metadata_path = f"{folder}/{filename}{CORE_METADATA_SUFFIX}"
-        if core_metadata is None or _sha256_of(core_metadata_path, core_metadata) != file.core_metadata_sha256:
+        path += CORE_METADATA_SUFFIX
+        if core_metadata is None or _sha256_of(path, core_metadata) != file.core_metadata_sha256:
             # pip gives up on advertised metadata that is missing or has another hash (specs.md 2.1).
-            report_damage(Path(core_metadata_path), "is missing or damaged; not advertised")
-            return replace(file, core_metadata_sha256=None)
-    return file
+            report_damage(Path(path), "is missing or damaged; not advertised")
+            return replace(file, core_metadata_sha256=None), False
+    return file, True
 
 
 def _is_readable(status: os.stat_result) -> bool:

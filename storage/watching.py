@@ -1,44 +1,46 @@
-"""Whether an answer made from the tree is still true: a cheap look on every use, a thorough one every second.
+"""Whether an answer made from the tree is still true: a cheap look on every use.
 
 Every change by Packhouse, in whatever process, changes the signature of a folder or file that is looked at on every
-use. What somebody does to a file in place, behind our back, is seen by the thorough look.
+use. What somebody does to a file in place, behind our back, is seen by the thorough look of ``listings.py``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import struct
-import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from storage.files import Signature
 
-THOROUGH_LOOK_INTERVAL = 1.0  # seconds
-# A look at so many files takes long enough to be had less often: it may take a fiftieth of the time.
-THOROUGH_LOOK_SHARE = 50
+
+class Files(Protocol):
+    """The files that an answer was made from."""
+
+    def holds(self) -> bool:
+        """Whether they are as they were; a look every now and then.
+
+        :raises OSError: if they cannot be looked at.
+        """
 
 
 class Watch:
     """What an answer was made from, as it was just before."""
 
-    __slots__ = ("_files", "_folder", "_look_again", "_names", "_near", "_settled")
+    __slots__ = ("_files", "_near", "_settled")
 
-    def __init__(self, near: Iterable[Path], folder: Path | None = None) -> None:
-        """Remember the signatures of the paths in *near*, and of every file in *folder*.
+    def __init__(self, near: Iterable[Path]) -> None:
+        """Remember the signatures of the paths in *near*.
 
         :raises OSError: if one of them cannot be looked at.
         """
         self._near = [(str(path), Signature.of(path.lstat())) for path in near]
         self._settled = all(signature.is_settled() for _, signature in self._near)
-        self._folder = str(folder) if folder is not None else None
-        self._names: tuple[str, ...] = ()
-        self._files = b""
-        self._look_again = 0.0
-        if folder is not None and self._settled:
-            self._names = tuple(sorted(os.listdir(folder)))  # noqa: PTH208 - names are all that is wanted
-            self._files = self._look()
+        self._files: Files | None = None
+
+    def add(self, files: Files) -> None:
+        """Look at *files*, too."""
+        self._files = files
 
     @property
     def is_settled(self) -> bool:
@@ -58,18 +60,6 @@ class Watch:
                     or status.st_dev != device
                 ):
                     return False
-            return self._folder is None or time.monotonic() < self._look_again or self._look() == self._files
+            return self._files is None or self._files.holds()
         except OSError:
             return False
-
-    def _look(self) -> bytes:
-        """Return a digest of the signatures of all files in the folder."""
-        begun = time.monotonic()
-        digest = hashlib.blake2b(digest_size=16)
-        for name in self._names:
-            status = os.lstat(f"{self._folder}/{name}")
-            facts = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)
-            digest.update(struct.pack("<5q", *facts))
-        now = time.monotonic()
-        self._look_again = now + max(THOROUGH_LOOK_INTERVAL, THOROUGH_LOOK_SHARE * (now - begun))
-        return digest.digest()

@@ -1,8 +1,7 @@
 """The pages of the simple index: rendered, compressed and tagged, the same bytes in every process.
 
 The models are PEP 503, 691, 700, 714 and 792. A page is made of pieces that are cut at places its content decides,
-so that one more file changes one piece, and only that one has to be compressed again. What is written of a file is
-kept with it, so that nothing is rendered twice.
+so that one more file changes one piece, and only that one has to be rendered and compressed again.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ import sys
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
+from typing import Generic, TypeVar
 from urllib.parse import quote
 
 from packaging.utils import NormalizedName
@@ -36,7 +36,6 @@ HTML_TYPE = "application/vnd.pypi.simple.v1+html"
 OFFERS = ("text/html", HTML_TYPE, JSON_TYPE)
 
 MIN_COMPRESSED = 500  # bytes; shorter pages fit a packet as they are
-KEPT_DEFLATED = 4 * 1024 * 1024  # bytes of compressed pieces; the page of 5,000 files takes an eighth of it
 
 
 @dataclass(frozen=True)
@@ -44,26 +43,25 @@ class IndexPage:
     """A page of the simple index."""
 
     content_type: str
-    pieces: Sequence[bytes]  # of the text, in UTF-8
+    pieces: Sequence[Piece]
 
     @cached_property
     def size(self) -> int:
         """How long the page is before it is compressed, in bytes."""
-        return sum(map(len, self.pieces))
+        return sum(len(piece.text) for piece in self.pieces)
 
     def etag(self, coding: str) -> str:
         """Return what this content, in this type and content *coding*, is known by; in every process the same."""
         variant = f"{self.content_type} {coding}".encode()
-        return hashlib.blake2b(b"".join(self._digests), digest_size=20, key=variant).hexdigest()
+        digests = b"".join(piece.digest for piece in self.pieces)
+        return hashlib.blake2b(digests, digest_size=20, key=variant).hexdigest()
 
     def encode(self, coding: str) -> bytes:
         """Return the body in the content *coding*: "zstd", "gzip" or "" for none; the same bytes each time."""
-        body = b"".join(self.pieces)
+        body = b"".join(piece.text for piece in self.pieces)
         if coding == "gzip":
-            deflated = (_deflated(*piece) for piece in zip(self._digests, self.pieces, strict=True))
-            return b"".join(
-                (_GZIP_HEAD, *deflated, _GZIP_END, _GZIP_CHECK.pack(zlib.crc32(body), self.size % 2**32))
-            )
+            check = _GZIP_CHECK.pack(zlib.crc32(body), self.size % 2**32)
+            return b"".join((_GZIP_HEAD, *(piece.deflated for piece in self.pieces), _GZIP_END, check))
         if coding != "zstd":
             return body
         if sys.version_info >= (3, 14):
@@ -71,10 +69,6 @@ class IndexPage:
         else:
             from backports import zstd
         return zstd.compress(body)
-
-    @cached_property
-    def _digests(self) -> list[bytes]:
-        return [hashlib.blake2b(piece, digest_size=20).digest() for piece in self.pieces]
 
 
 # --- pages ---
@@ -87,15 +81,13 @@ def project_list_html(projects: Iterable[NormalizedName], content_type: str) -> 
         f'<meta name="pypi:repository-version" content="{API_VERSION}">\n'
         "<title>Simple index</title>\n</head>\n<body>\n"
     )
-    rows = [f'<a href="{project}/">{project}</a><br>\n' for project in projects]
-    return IndexPage(content_type, _cut(head, rows, "", "</body>\n</html>\n", _cuts_of_texts(rows)))
+    return IndexPage(content_type, _pieces(_LIST_HTML, head, tuple(projects), "</body>\n</html>\n"))
 
 
 def project_list_json(projects: Iterable[NormalizedName]) -> IndexPage:
     """Return the list of *projects* as PEP 691 has it."""
     head = f'{{"meta":{{"api-version":"{API_VERSION}"}},"projects":['
-    rows = [f'{{"name":"{project}"}}' for project in projects]
-    return IndexPage(JSON_TYPE, _cut(head, rows, ",", "]}", _cuts_of_texts(rows)))
+    return IndexPage(JSON_TYPE, _pieces(_LIST_JSON, head, tuple(projects), "]}"))
 
 
 def project_html(detail: ProjectDetail, up: str, content_type: str) -> IndexPage:
@@ -108,8 +100,7 @@ def project_html(detail: ProjectDetail, up: str, content_type: str) -> IndexPage
         f'<meta name="pypi:project-status" content="{status}">\n{why}'
         f"<title>Links for {detail.name}</title>\n</head>\n<body>\n<h1>Links for {detail.name}</h1>\n"
     )
-    rows = [file.texts.get(up) or _html_of(file, up) for file in detail.files]
-    return IndexPage(content_type, _cut(head, rows, "", "</body>\n</html>\n", _cuts_of_files(detail.files)))
+    return IndexPage(content_type, _pieces(_project_form(up), head, detail.files, "</body>\n</html>\n"))
 
 
 def project_json(detail: ProjectDetail) -> IndexPage:
@@ -124,20 +115,18 @@ def project_json(detail: ProjectDetail) -> IndexPage:
         "versions": detail.versions,
     }
     head = f'{_compact(facts)[:-1]},"files":['
-    rows = [file.texts.get("json") or _json_of(file) for file in detail.files]
-    return IndexPage(JSON_TYPE, _cut(head, rows, ",", "]}", _cuts_of_files(detail.files)))
+    return IndexPage(JSON_TYPE, _pieces(_PROJECT_JSON, head, detail.files, "]}"))
 
 
-def _html_of(file: File, up: str) -> str:
+def _html_of(up: str, file: File) -> str:
     python = f' data-requires-python="{html.escape(file.requires_python)}"' if file.requires_python else ""
     digest = file.core_metadata_sha256
     metadata = f' data-core-metadata="sha256={digest}" data-dist-info-metadata="sha256={digest}"' if digest else ""
     yanked = "" if file.yanked_reason is None else f' data-yanked="{html.escape(file.yanked_reason)}"'
-    text = file.texts[up] = (
+    return (
         f'<a href="{file_url(up, file)}#sha256={file.sha256}"{python}{metadata}{yanked} data-size="{file.size}"'
         f' data-upload-time="{format_time(file.upload_time)}">{html.escape(file.filename)}</a><br>\n'
     )
-    return text
 
 
 def _json_of(file: File) -> str:
@@ -153,8 +142,7 @@ def _json_of(file: File) -> str:
         "size": file.size,
         "upload-time": format_time(file.upload_time),
     }
-    text = file.texts["json"] = _compact(facts)
-    return text
+    return _compact(facts)
 
 
 _IN_URL_AS_IT_IS = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)  # nothing that HTML would need escaped, either
@@ -171,57 +159,108 @@ _compact = json.JSONEncoder(separators=(",", ":")).encode
 
 # --- pieces ---
 
-# One row in 64 ends a piece: few enough to compress again quickly, enough to compress nearly as well as all.
-_LAST_OF_PIECE = "04"  # files whose sha256 is less; digests are as good as thrown dice, and here already
-
-
-def _cuts_of_files(files: Sequence[File]) -> list[int]:
-    return [i for i, file in enumerate(files, start=1) if file.sha256 < _LAST_OF_PIECE]
-
-
-def _cuts_of_texts(texts: Iterable[str]) -> list[int]:
-    return [i for i, text in enumerate(texts, start=1) if zlib.crc32(text.encode()) % 64 == 0]
-
-
-def _cut(head: str, rows: Sequence[str], separator: str, tail: str, cuts: Iterable[int]) -> list[bytes]:
-    """Return a page in pieces: the *rows* between *head* and *tail*, cut behind so many rows as *cuts* says."""
-    ends = [0, *(cut for cut in cuts if cut < len(rows)), len(rows)]
-    pieces = [separator.join(rows[begin:end]) for begin, end in pairwise(ends)]
-    pieces[0] = head + pieces[0]
-    pieces[1:] = [separator + piece for piece in pieces[1:]]
-    pieces[-1] += tail
-    return [piece.encode() for piece in pieces]
-
-
-# --- compression ---
-
 GZIP_LEVEL = 6  # 9 takes twice as long for one hundredth less: what is in a page is mostly hashes
 # RFC 1952: no name, no time, any system; behind all pieces comes an empty last block (RFC 1951 section 3.2.6).
 _GZIP_HEAD, _GZIP_END = b"\x1f\x8b\x08\0\0\0\0\0\0\xff", b"\x03\0"
 _GZIP_CHECK = struct.Struct("<II")  # of the text: CRC-32 and length
 
-_kept_deflated: OrderedDict[bytes, bytes] = OrderedDict()  # by digest of the piece; the last used at the end
-_kept_size = 0  # bytes
+KEPT_TEXT = 8 * 1024 * 1024  # bytes of text in the pieces that are kept; compressed, they take a third besides
+
+
+class Piece:
+    """A part of a page, and what has been made of it."""
+
+    __slots__ = ("_deflated", "digest", "items", "text")
+
+    def __init__(self, items: Sequence[object], text: bytes) -> None:
+        """Hold the *text* that was made of *items*."""
+        self.items, self.text = items, text
+        self.digest = hashlib.blake2b(text, digest_size=20).digest()
+        self._deflated = b""
+
+    @property
+    def deflated(self) -> bytes:
+        """The text as blocks of a deflate stream that need nothing of what is before them."""
+        if not self._deflated:
+            compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+            # The flush ends on a whole byte. Pieces could not be joined otherwise.
+            self._deflated = compressor.compress(self.text) + compressor.flush(zlib.Z_FULL_FLUSH)
+        return self._deflated
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Form(Generic[T]):
+    """How a page shows its items."""
+
+    name: str
+    write: Callable[[T], str]
+    separator: str
+    ends_piece: Callable[[T], bool]
+    key: Callable[[T], Hashable]  # by which a piece that begins with the item is found
+
+
+# One item in 64 ends a piece: few enough to compress again quickly, enough to compress nearly as well as all. Files
+# have what is as good as thrown dice already.
+def _file_ends_piece(file: File) -> bool:
+    return file.sha256 < "04"
+
+
+def _project_ends_piece(project: NormalizedName) -> bool:
+    return zlib.crc32(project.encode()) % 64 == 0
+
+
+def _key_of_file(file: File) -> Hashable:
+    return file.filename, file.upload_time
+
+
+@lru_cache
+def _project_form(up: str) -> _Form[File]:
+    return _Form(up, partial(_html_of, up), "", _file_ends_piece, _key_of_file)
+
+
+_PROJECT_JSON = _Form("json", _json_of, ",", _file_ends_piece, _key_of_file)
+_LIST_HTML: _Form[NormalizedName] = _Form(
+    "list", lambda project: f'<a href="{project}/">{project}</a><br>\n', "", _project_ends_piece, str
+)
+_LIST_JSON: _Form[NormalizedName] = _Form(
+    "list json", lambda project: f'{{"name":"{project}"}}', ",", _project_ends_piece, str
+)
+
+_kept: OrderedDict[Hashable, Piece] = OrderedDict()  # the last used at the end
+_kept_text = 0  # bytes
 _kept_lock = threading.Lock()
 
 
-def _deflated(digest: bytes, piece: bytes) -> bytes:
-    """Return a piece as blocks of a deflate stream that need nothing of what is before them."""
-    global _kept_size
+def _pieces(form: _Form[T], head: str, items: Sequence[T], tail: str) -> list[Piece]:
+    """Return a page that shows *items* between *head* and *tail*, in pieces; those made before are kept."""
+    ends_piece = form.ends_piece
+    ends = [i for i, item in enumerate(items, start=1) if ends_piece(item)]
+    ends = [0, *ends, len(items)] if not ends or ends[-1] != len(items) else [0, *ends]
+    return [
+        _piece(form, head if begin == 0 else form.separator, items[begin:end], tail if end == len(items) else "")
+        for begin, end in pairwise(ends)
+    ]
+
+
+def _piece(form: _Form[T], head: str, items: Sequence[T], tail: str) -> Piece:
+    global _kept_text
+    key = (form.name, head, tail, form.key(items[0]) if items else None)
     with _kept_lock:
-        if (kept := _kept_deflated.get(digest)) is not None:
-            _kept_deflated.move_to_end(digest)
+        kept = _kept.get(key)
+        if kept is not None and kept.items == items:
+            _kept.move_to_end(key)
             return kept
-    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-    # The flush ends on a whole byte. Pieces could not be joined otherwise.
-    deflated = compressor.compress(piece) + compressor.flush(zlib.Z_FULL_FLUSH)
+    piece = Piece(items, f"{head}{form.separator.join(map(form.write, items))}{tail}".encode())
     with _kept_lock:
-        if digest not in _kept_deflated:
-            _kept_deflated[digest] = deflated
-            _kept_size += len(deflated)
-        while _kept_size > KEPT_DEFLATED:
-            _kept_size -= len(_kept_deflated.popitem(last=False)[1])
-    return deflated
+        kept = _kept.pop(key, None)
+        _kept[key] = piece
+        _kept_text += len(piece.text) - (len(kept.text) if kept is not None else 0)
+        while _kept_text > KEPT_TEXT:
+            _kept_text -= len(_kept.popitem(last=False)[1].text)
+    return piece
 
 
 # --- negotiation ---

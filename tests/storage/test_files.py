@@ -435,7 +435,7 @@ LAYERS = [
     *("errors", "limits", "names", "files", "layout", "failures", "watching"),
     *("archives", "zipframes", "zips", "tars", "metadata", "wheels", "distributions", "members"),
     *("sidecars", "damage", "uploads", "events", "statuses"),
-    *("gathering", "simple", "explaining", "catalog", "downloads", "summaries"),
+    *("gathering", "simple", "listings", "explaining", "catalog", "downloads", "summaries"),
     *("placing", "trash", "publishing", "repository"),
     *("tokens", "users", "rights", "registry", "starting", "importing", "browsing", "checking"),
 ]
