@@ -40,7 +40,8 @@ FEW = 50  # that are always waited for
 MIN_PAUSE = 0.001  # seconds after each that is read while nobody waits
 
 T = TypeVar("T")
-Stamp = tuple[int, ...]  # a Signature without the device, whose number may be another after a restart
+# As a Signature, without the device, whose number may be another after a restart: inode, size, mtime, ctime.
+Stamp = tuple[int, ...]
 
 
 class _Kept(NamedTuple, Generic[T]):
@@ -128,24 +129,18 @@ class Gathering(ABC, Generic[T]):
         self._failed.clear()
         found: dict[str, _Kept[T]] = {}
         changed: list[tuple[int, str]] = []
-        there = set()
         for name, status in self.scan():
             kept = known.get(name)
             if kept is not None:
                 found[name] = kept
             elif not is_normalized_project(name):
                 continue
-            there.add(name)
             if kept is None or kept.stamp != _stamp(status):
                 changed.append((status.st_mtime_ns, name))
         if len(found) != len(known):
             self._version += 1
         self._kept = found
-        if self._pending:
-            self._pending = {name: None for name in self._pending if name in there}
-        for _, name in sorted(changed):
-            self._pending.pop(name, None)
-            self._pending[name] = None
+        self._pending = {name: None for _, name in sorted(changed)}  # what was pending is still changed, or gone
         return {name for _, name in changed}
 
     def _wait(self, patience: float) -> None:
@@ -264,7 +259,7 @@ class Gathering(ABC, Generic[T]):
 
 
 def _stamp(status: os.stat_result) -> Stamp:
-    return Signature.of(status)[1:]
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @contextmanager
