@@ -527,7 +527,7 @@ def name_of_upload(incoming: Incoming) -> str:
     if _MEANINGLESS.fullmatch(incoming.filename) and incoming.filename.lower() not in WINDOWS_DEVICES:
         from storage.distributions import name_from_content  # it brings all that reads archives
 
-        return name_from_content(incoming.file, limits=settings().limits)
+        return name_from_content(incoming.content, limits=settings().limits)
     return incoming.filename
 
 

@@ -24,6 +24,7 @@ from wire.interface import (
     Gate,
     HotAnswer,
     HotAnswers,
+    PausingReceiver,
     Refusal,
     ServerOptions,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Gate",
     "HotAnswer",
     "HotAnswers",
+    "PausingReceiver",
     "Refusal",
     "Server",
     "ServerOptions",

@@ -194,6 +194,12 @@ def sync_file(file: BinaryIO) -> None:
         os.fsync(file.fileno())
 
 
+def sync_data(file: BinaryIO) -> None:
+    """Wait until the bytes of *file* are on disk; in the end it is to be synced all the same."""
+    if _syncing:
+        os.fdatasync(file.fileno())
+
+
 def start_writing_back(file: BinaryIO) -> None:
     """Let the system begin to bring what was written to *file* to disk, without waiting: a later sync is short."""
     if _syncing:

@@ -85,7 +85,7 @@ def read_upload(
     from storage.distributions import read_distribution  # it brings all that reads archives: not at every start
 
     distribution = read_distribution(
-        incoming.file,
+        incoming.content,
         filename,
         limits=limits,
         strict_record=strict_record,

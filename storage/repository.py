@@ -285,16 +285,17 @@ class Repository:
         :raises StorageBusy: if the project is being changed by somebody else for too long.
         """
         settings = self.settings
-        upload = read_upload(
-            incoming,
-            filename,
-            actor,
-            limits=self.limits,
-            strict_record=settings.strict_record,
-            claims=claims,
-            attestations=attestations,
-            yanked_reason=yanked_reason,
-        )
+        with self._existing():
+            upload = read_upload(
+                incoming,
+                filename,
+                actor,
+                limits=self.limits,
+                strict_record=settings.strict_record,
+                claims=claims,
+                attestations=attestations,
+                yanked_reason=yanked_reason,
+            )
         with self.locked(upload.sidecar.file.project):
             added = publish(self.tree, upload, reuse_filenames=settings.reuse_filenames)
         if added.created:
@@ -307,7 +308,7 @@ class Repository:
 
         settings = self.settings
         strict_record = settings.strict_record
-        reasons = find_reasons(incoming.file, filename, limits=self.limits, strict_record=strict_record)
+        reasons = find_reasons(incoming.content, filename, limits=self.limits, strict_record=strict_record)
         if reasons:
             return reasons
         upload = read_upload(
@@ -477,12 +478,18 @@ class Repository:
         if not is_regular(self.tree.repository_file):
             raise RepositoryNotFound(self.org, self.slug)
         what = f"the project {project!r}" if project else f"the repository '{self.org}/{self.slug}'"
-        try:
+        with self._existing():
             for folder in (self.tree.locks, self.tree.temporary):
                 if not is_directory(folder):
                     self._make_dotted(folder)
             with lock(self.tree.lock_file(project), what, self.lock_timeout):
                 yield
+
+    @contextmanager
+    def _existing(self) -> Iterator[None]:
+        """Say that the repository is gone where the block misses a file for that reason."""
+        try:
+            yield
         except FileNotFoundError as error:
             if is_regular(self.tree.repository_file):
                 raise

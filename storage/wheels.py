@@ -16,6 +16,7 @@ from itertools import product
 
 from storage.archives import MAX_PATH_LENGTH, Findings, Refused
 from storage.errors import shorten
+from storage.lanes import Piece, Stream
 from storage.limits import KIB, MIB, Limits
 from storage.metadata import read_headers
 from storage.zipframes import ZipEntry
@@ -236,9 +237,12 @@ def _verify(archive: ZipArchive, entry: ZipEntry, row: str | None, exempt: bool,
     algorithm, _, digest = written.partition("=")
     algorithm = algorithm.lower()
     hasher = hashlib.new(algorithm) if algorithm in _STRONG else None
-    for piece in archive.pieces(entry):
-        if hasher:
-            hasher.update(piece)
+    if hasher is not None and entry.size >= LARGE:
+        _hash_beside(archive.pieces(entry), hasher.update)
+    else:
+        for piece in archive.pieces(entry):
+            if hasher is not None:
+                hasher.update(piece)
     if row is None:
         if not exempt:
             comparison.unlisted.append(entry.name)
@@ -247,6 +251,21 @@ def _verify(archive: ZipArchive, entry: ZipEntry, row: str | None, exempt: bool,
             comparison.unhashed.append(entry.name)
     elif _encode(hasher.digest()) != digest.rstrip("=") or size not in ("", str(entry.size)):
         comparison.different.append(entry.name)
+
+
+LARGE = 4 * MIB  # bytes
+
+
+def _hash_beside(pieces: Iterable[bytes], update: Callable[[Piece], object]) -> None:
+    """Let another processor hash what this one reads, unpacks and compares with its checksum."""
+    stream = Stream([update])
+    try:
+        for piece in pieces:
+            stream.put(piece)
+            stream.make_room()
+        stream.finish()
+    finally:
+        stream.abandon()
 
 
 def _encode(digest: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flask import (
@@ -13,8 +13,6 @@ from werkzeug.exceptions import (
     HTTPException,
     RequestEntityTooLarge,
 )
-from werkzeug.sansio.multipart import Data, Field, MultipartDecoder, NeedData
-from werkzeug.sansio.multipart import File as FilePart
 
 from server import BODY_KEY
 from settings import Settings
@@ -25,9 +23,9 @@ from storage.errors import (
 from storage.repository import Repository
 from storage.uploads import Incoming
 from web.access import Rule, rule_of_request, settings
+from web.multipart import MultipartReader
 
 MAX_BOUNDARY = 200  # bytes; RFC 2046 allows 70
-MAX_PART_HEAD = 64 * 1024  # bytes between two parts: boundary and headers
 CHUNK = 256 * 1024  # bytes
 
 
@@ -45,25 +43,34 @@ class UploadForm:
         self.fields: dict[str, list[str]] = {}
         self.not_utf8: set[str] = set()  # fields whose text is not what was sent
         self.incoming: Incoming | None = None
-        self._decoder = MultipartDecoder(boundary, max_parts=limits.max_form_parts)
+        self._reader = MultipartReader(boundary, self, limits.max_form_parts)
         self._file_fields = file_fields
         self._repository = repository
         self._room = limits.max_form_size  # bytes of text that may still come
-        self._part: Field | FilePart | None = None
+        self._name = ""  # of the part that comes in
+        self._is_file = False  # it is the file, and goes into the storage
         self._text = bytearray()
-        self._complete = False
         self._error: Exception | None = None
 
     def write(self, data: bytes | memoryview) -> bool:
         """Take the next bytes; False when nothing more is of use."""
         if self._error is None:
             try:
-                self._decode(bytes(data))
+                self._reader.feed(bytes(data))
             except (HTTPException, StorageError, OSError) as error:
                 self._error = error
-            except ValueError as error:  # from the decoder
+            except ValueError as error:
                 self._error = BadRequest(f"the form is malformed: {error}")
         return self._error is None
+
+    def is_full(self, resume: Callable[[], None]) -> bool:
+        """Whether to write no more for now; if so, some thread calls *resume* when there is room."""
+        return self.incoming is not None and self._error is None and self.incoming.is_full(resume)
+
+    def make_room(self) -> None:
+        """Wait until there is room for more."""
+        if self.incoming is not None:
+            self.incoming.make_room()
 
     def finish(self) -> None:
         """Look back after the last byte.
@@ -73,8 +80,10 @@ class UploadForm:
         """
         if self._error is not None:
             raise self._error
-        if not self._complete:
+        if not self._reader.complete:
             raise BadRequest("the form ends in the middle; send it again")
+        if self.incoming is not None:
+            self.incoming.finish()
 
     def text(self, field: str) -> str | None:
         """The text of a field; None if it is absent or empty, which is the same to clients (specs.md 3.1).
@@ -91,44 +100,33 @@ class UploadForm:
         if self.incoming is not None:
             self.incoming.close()
 
-    def _decode(self, data: bytes) -> None:
-        self._decoder.receive_data(data)
-        while not isinstance(event := self._decoder.next_event(), NeedData):
-            if isinstance(event, (Field, FilePart)):
-                self._begin(event)
-            elif isinstance(event, Data):
-                self._take(event)
-        self._complete = self._decoder.state.name == "EPILOGUE"
-        if self._decoder.state.name not in ("DATA", "DATA_START") and len(self._decoder.buffer) > MAX_PART_HEAD:
-            raise BadRequest(
-                "the form is malformed: a part has no end of its headers, or something follows the form"
-            )
-
-    def _begin(self, part: Field | FilePart) -> None:
-        if not isinstance(part.name, str):
+    def begin(self, name: str | None, filename: str | None) -> None:
+        """Take the head of a part."""
+        if name is None:
             raise BadRequest("the form is malformed: a part has no name")
-        self._part = part
+        self._name = name
         self._text.clear()
-        if isinstance(part, FilePart) and part.name in self._file_fields:
+        self._is_file = filename is not None and name in self._file_fields
+        if self._is_file:
             if self.incoming is not None:
                 raise BadRequest("the form has two files; send one file in each request")
             self.incoming = self._repository.receive()
-            self.incoming.filename = part.filename
+            self.incoming.filename = filename or ""
 
-    def _take(self, event: Data) -> None:
-        part = self._part
-        if isinstance(part, FilePart) and part.name in self._file_fields and self.incoming is not None:
-            self.incoming.write(event.data)
+    def take(self, piece: bytes | memoryview, *, last: bool) -> None:
+        """Take a piece of a part."""
+        if self._is_file and self.incoming is not None:
+            self.incoming.write(piece)
             return
-        self._room -= len(event.data)
+        self._room -= len(piece)
         if self._room < 0:
             raise RequestEntityTooLarge("the text of the form is too large")
-        self._text += event.data
-        if not event.more_data and part is not None:
+        self._text += piece
+        if last:
             text = self._text.decode("utf-8", "replace")
             if "\N{REPLACEMENT CHARACTER}" in text and text.encode() != self._text:
-                self.not_utf8.add(part.name)
-            self.fields.setdefault(part.name, []).append(text)
+                self.not_utf8.add(self._name)
+            self.fields.setdefault(self._name, []).append(text)
 
 
 def boundary_of_request() -> bytes | None:
@@ -161,7 +159,7 @@ def received_form(repository: Repository) -> Iterator[UploadForm]:
     try:
         if BODY_KEY not in request.environ:
             while (chunk := request.stream.read(CHUNK)) and form.write(chunk):
-                pass
+                form.make_room()
         form.finish()
         yield form
     finally:

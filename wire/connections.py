@@ -60,8 +60,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     # receiving, in the event loop
 
     def readable(self) -> bool:
-        """Whether to look for more bytes: not before what we have is answered."""
-        return not self._unparsed and self._ready()
+        """Whether to look for more bytes: not before what we have is answered, or the body has room for them."""
+        return not self._unparsed and self._ready() and not self._is_full()
+
+    def _is_full(self) -> bool:
+        return self.request is not None and self.request.is_full(self.server.pull_trigger)
 
     def _ready(self) -> bool:
         """Whether the next request may begin; asked twice per connection and turn, hence without super()."""
@@ -249,7 +252,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         if self.total_outbufs_len:
             holds_thread = self.requests and self.total_outbufs_len > HIGH_WATERMARK
             return "reader", idle, idle * (MIN_RATE_HOLDING_THREAD if holds_thread else MIN_RATE)
-        if self.requests:
+        if self.requests or self._is_full():
             return "application", math.inf, math.inf
         if self.request is None or not self.request.headers_finished:
             return "request" if self.request is None else "head", idle, math.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from wire.heads import start_of_head
 from wire.sizes import KIB
@@ -24,7 +24,10 @@ class Refusal:
 
 
 class BodyReceiver(Protocol):
-    """Takes a request's body as it arrives. Its methods run in the event loop, so they must not wait for long."""
+    """Takes a request's body as it arrives. Its methods run in the event loop, so they must not wait for long.
+
+    One that others work for may be a :class:`PausingReceiver`.
+    """
 
     def write(self, data: bytes | memoryview, /) -> bool:
         """Take the next bytes; they are only valid during the call.
@@ -35,6 +38,14 @@ class BodyReceiver(Protocol):
 
     def close(self) -> None:
         """Release everything. Called once in the end, whether the request was served, failed or was given up."""
+
+
+@runtime_checkable
+class PausingReceiver(BodyReceiver, Protocol):
+    """A receiver that may want to be spared for a while."""
+
+    def is_full(self, resume: Callable[[], None], /) -> bool:
+        """Whether to write no more for now; if so, *resume* is called, by any thread, when there is room again."""
 
 
 # Called after each answer with the environ, the status line, the bytes of its body, and the seconds that it took.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -11,7 +12,7 @@ from waitress.parser import HTTPRequestParser, ParsingError, split_uri
 
 from wire.answers import Task
 from wire.bodies import FIELD_LINE, TOKEN, ChunkedBody, FixedBody, MemoryBody
-from wire.interface import BODY_KEY, BodyReceiver, Refusal
+from wire.interface import BODY_KEY, BodyReceiver, PausingReceiver, Refusal
 from wire.refusals import FAILED, TOO_LARGE, Refused, bad, plain
 from wire.sizes import MAX_REQUEST_LINE
 
@@ -42,6 +43,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     header_plus: bytes = b""  # the head so far
     cut_short = False  # answered without the rest of the body
     _receiver: BodyReceiver | None = None
+    _pausing: PausingReceiver | None = None  # the same, if it is one
 
     def __init__(self, channel: Any) -> None:  # noqa: ANN401 - a Channel, which is above
         super().__init__(channel.adj)
@@ -65,9 +67,14 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         """Return the body as far as it is kept in memory."""
         return self._receiver.file if isinstance(self._receiver, MemoryBody) else BytesIO()
 
+    def is_full(self, resume: Callable[[], None]) -> bool:
+        """Whether the body takes no more for now; if so, *resume* is called when it does."""
+        return self._pausing is not None and self._pausing.is_full(resume)
+
     def close(self) -> None:
         """Give up the body; the first call counts."""
         receiver, self._receiver = self._receiver, None
+        self._pausing = None
         try:
             if receiver is not None:
                 receiver.close()
@@ -164,6 +171,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
                 raise Refused(TOO_LARGE)
             verdict = MemoryBody(verdict)
         self._receiver = verdict
+        self._pausing = verdict if isinstance(verdict, PausingReceiver) else None
         self._body = ChunkedBody(verdict.write) if length is None else FixedBody(length, verdict.write)
         self.awaits_continue = self.version == "1.1" and self.headers.get("EXPECT", "").lower() == "100-continue"
 

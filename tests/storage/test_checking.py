@@ -264,6 +264,7 @@ def test_a_backup_without_dotted_folders_is_checked_and_repaired(repository, fol
 def test_old_leftovers_are_swept_by_a_check(registry, repository, check):
     leftover = repository.receive()
     copy_into(leftover, io.BytesIO(CONTENT))
+    leftover.sync()
     os.utime(leftover.path, (1, 1))
 
     assert check() == {}

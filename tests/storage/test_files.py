@@ -432,7 +432,7 @@ def test_a_leftover_link_is_swept_and_not_followed(tmp_path):
 
 # Each module may import those before it.
 LAYERS = [
-    *("errors", "limits", "names", "files", "layout", "failures", "watching"),
+    *("errors", "limits", "names", "files", "lanes", "layout", "failures", "watching"),
     *("archives", "zipframes", "zips", "tars", "metadata", "wheels", "distributions", "members"),
     *("sidecars", "damage", "uploads", "events", "statuses"),
     *("gathering", "simple", "listings", "explaining", "catalog", "downloads", "summaries"),
