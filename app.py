@@ -198,9 +198,11 @@ def requested_type() -> str:
 
     :raises NotAcceptable: if it likes none.
     """
-    asked = request.args.get("format", "").replace(" ", "+")  # as it reads where somebody typed the plus
+    environ = request.environ
+    # A plus that somebody typed reads as a space.
+    asked = request.args.get("format", "").replace(" ", "+") if environ.get("QUERY_STRING") else ""
     if not asked:
-        asked = request.headers.get("Accept", "")
+        asked = environ.get("HTTP_ACCEPT", "")
         if "/" not in asked:
             return OFFERS[0]  # absent, or nothing that could be parsed
     chosen = choose_type(asked)
@@ -957,7 +959,15 @@ def metrics() -> ResponseReturnValue:
 
 
 class App(Flask):
-    """Flask, without looking at every function of every request whether it is asynchronous."""
+    """Flask, without what no request here needs."""
+
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer, with the headers that every answer has."""
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:  # noqa: ANN401 - as WSGI
+            return start_response(status, [*headers, *PROTECTION], exc_info)
+
+        return super().wsgi_app(environ, start)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return *func*: none of ours is asynchronous."""
@@ -1034,15 +1044,15 @@ PROTECTION = (
 
 
 def protect(response: Response) -> Response:
-    """Add the headers that every answer has, and those of pages."""
-    response.headers.extend(PROTECTION)
-    if response.location is not None:
-        response.location = within_origin(response.location)
+    """Keep redirects within this origin, and answers where they are not for everybody."""
+    headers = response.headers
+    if "Location" in headers:
+        headers["Location"] = within_origin(headers["Location"])
     rule = rule_of_request()
     if rule is not None and rule.page:
-        response.headers["Cache-Control"] = "private, no-store"
-    if "vary" in g:
-        response.headers.add("Vary", g.vary)
+        headers["Cache-Control"] = "private, no-store"
+    if vary := g.get("vary"):
+        headers.add("Vary", vary)
     return response
 
 
@@ -1145,7 +1155,7 @@ def make_gate(app: Flask) -> Callable[[WSGIEnvironment], Refusal | BodyReceiver 
             environ[CALLER_KEY] = probe.get(CALLER_KEY, "-")
             if not admitted:
                 response = app.finalize_request(answer)
-                return Refusal(response.status, list(response.headers.items()), response.get_data())
+                return Refusal(response.status, [*response.headers.items(), *PROTECTION], response.get_data())
             rule = rule_of_request()
             form = open_form(admitted[0], rule) if rule is not None and rule.upload_fields and admitted[0] else None
             return form if form is not None else settings().max_form_size

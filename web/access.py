@@ -104,8 +104,7 @@ def page_needs(
 
 def rule_of_request() -> Rule | None:
     """The rule of the view that was asked for; None if there is no such view."""
-    view = current_app.view_functions.get(request.endpoint or "")
-    return RULES.get(view) if view is not None else None
+    return RULES.get(current_app.view_functions.get(request.endpoint or ""))
 
 
 @basic_auth.verify_password  # type: ignore[untyped-decorator]
