@@ -34,7 +34,6 @@ from urllib.parse import urlencode as url_encode
 from flask import (
     Blueprint,
     Flask,
-    Request,
     Response,
     current_app,
     g,
@@ -43,9 +42,7 @@ from flask import (
     request,
     url_for,
 )
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
-from itsdangerous import SignatureExpired, TimestampSigner, URLSafeTimedSerializer
 from packaging.utils import NormalizedName
 from packaging.version import Version
 from werkzeug.exceptions import (
@@ -104,6 +101,7 @@ from web.access import (
     rule_of_request,
     settings,
 )
+from web.application import PROTECTION, App, SessionInterface
 from web.errors import answer_error
 from web.forms import NoFile, UploadForm, open_form, received_form
 from web.frame import current_viewer
@@ -958,22 +956,6 @@ def metrics() -> ResponseReturnValue:
 # --- the app ---
 
 
-class App(Flask):
-    """Flask, without what no request here needs."""
-
-    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer, with the headers that every answer has."""
-
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:  # noqa: ANN401 - as WSGI
-            return start_response(status, [*headers, *PROTECTION], exc_info)
-
-        return super().wsgi_app(environ, start)
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return *func*: none of ours is asynchronous."""
-        return func
-
-
 def create_app(settings: Settings, registry: Registry) -> Flask:
     """Build the app that serves *registry*.
 
@@ -1031,18 +1013,6 @@ def is_unguarded(app: Flask, route: Rule) -> bool:
     return rule is not None and rule.scope is not None and not {"org", "repo"} <= route.arguments
 
 
-# Images of a README may come from anywhere, but only by https; nothing else from elsewhere.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' https:; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-PROTECTION = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "same-origin"),
-    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
-)
-
-
 def protect(response: Response) -> Response:
     """Keep redirects within this origin, and answers where they are not for everybody."""
     headers = response.headers
@@ -1064,53 +1034,6 @@ def within_origin(location: str) -> str:
     if not location.startswith(request.host_url):
         return location
     return "/" + location.removeprefix(request.host_url).lstrip("/\\")
-
-
-MAX_SETBACK = timedelta(days=1)  # that a clock may be set back by without signing anybody out
-
-
-class PatientSigner(TimestampSigner):
-    """A signer that takes its own signatures, too, where the clock has been set back since."""
-
-    def unsign(self, signed_value: str | bytes, max_age: int | None = None, return_timestamp: bool = False) -> Any:  # noqa: ANN401 - as itsdangerous has it
-        """Return what was signed.
-
-        :raises BadSignature: if it is not ours, or too old, or of more than MAX_SETBACK in the future.
-        """
-        try:
-            return super().unsign(signed_value, max_age, return_timestamp)  # type: ignore[call-overload]
-        except SignatureExpired as error:
-            signed_at = error.date_signed
-            present = self.timestamp_to_datetime(self.get_timestamp())
-            if signed_at is None or not timedelta(0) < signed_at - present < MAX_SETBACK:
-                raise
-            return super().unsign(signed_value, None, return_timestamp)  # type: ignore[call-overload]
-
-
-class SessionInterface(SecureCookieSessionInterface):
-    """Flask's own signed cookie, kept to https where the server is reached so."""
-
-    def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:
-        """Return what signs cookies."""
-        serializer = super().get_signing_serializer(app)
-        if serializer is not None:
-            serializer.signer = PatientSigner
-        return serializer
-
-    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        """Read the cookie; where there is none, without the signer that Flask would make for it."""
-        if "HTTP_COOKIE" not in request.environ or self.get_cookie_name(app) not in request.cookies:
-            return self.session_class()
-        return super().open_session(app, request)
-
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Send the cookie; where nobody has asked for the session, without finding out how it would be sent."""
-        if session or session.modified or session.accessed:
-            super().save_session(app, session, response)
-
-    def get_cookie_secure(self, app: Flask) -> bool:
-        """Whether the browser is to send it over https alone."""
-        return request.is_secure or settings().public_url.startswith("https:")
 
 
 def trust_proxies(application: WSGIApplication, proxies: tuple[str, ...]) -> WSGIApplication:
