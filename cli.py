@@ -18,6 +18,7 @@ command needs is imported in it, so that the others, and the server above all, s
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import secrets
@@ -324,8 +325,12 @@ def serve(**flags: str | int | None) -> None:
     On an empty storage it makes an organization, a repository, a user and two tokens, and prints once how to use
     them.
     """
+    # What is imported stays: looking for garbage among it would take a twentieth of the start, and time later on.
+    gc.disable()
     import serving  # here, since the other commands are faster without flask
 
+    gc.enable()
+    gc.freeze()
     serving.serve(lambda: _settings(**flags), _open_registry, _hash_password)
 
 
