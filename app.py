@@ -351,6 +351,10 @@ def send(
         response = Response(wrap_file(environ, content), headers=headers, direct_passthrough=True)
         if is_conditional(environ):
             response.make_conditional(with_single_range(environ), accept_ranges=True, complete_length=size)
+        if response.status_code == HTTPStatus.PARTIAL_CONTENT and "wsgi.file_wrapper" in environ:
+            # PEP 3333: such a file is sent from where it stands, and as much of it as Content-Length says.
+            content.seek(response.content_range.start or 0)
+            response.response = wrap_file(environ, content)
     except BaseException:
         content.close()
         raise

@@ -24,6 +24,8 @@ from wire.interface import (
     Gate,
     HotAnswer,
     HotAnswers,
+    Looks,
+    NoLog,
     PausingReceiver,
     Refusal,
     ServerOptions,
@@ -46,6 +48,8 @@ __all__ = [
     "Gate",
     "HotAnswer",
     "HotAnswers",
+    "Looks",
+    "NoLog",
     "PausingReceiver",
     "Refusal",
     "Server",
@@ -63,8 +67,8 @@ class Server:
         gate: Gate,
         options: ServerOptions,
         listener: socket.socket | None = None,
-        access_log: AccessLog = lambda environ, status, size, seconds: None,
-        hot: HotAnswers = lambda head, address: None,
+        access_log: AccessLog = NoLog(),  # noqa: B008 - it has no state
+        hot: HotAnswers = lambda head, address, looks: None,
     ) -> None:
         """Serve *app* on *listener*, or on a new socket as the options say; note each answer in *access_log*.
 
@@ -87,6 +91,7 @@ class Server:
         try:
             while not self._stopping:
                 self._turn(self._interval)
+            self._poller.forget(self._listener)
             self._listener.stop_accepting()
             deadline = time.monotonic() + self._stop_timeout
             while self._listener.close_idle() and (left := deadline - time.monotonic()) > 0:
@@ -109,10 +114,12 @@ class Server:
 
 
 class _Poller:
-    """wasyncore's loop over epoll: it asks a connection what it waits for when something happened to it.
+    """The event loop, over epoll, in place of wasyncore's.
 
-    wasyncore asks every connection in every turn, which costs more than a hot answer from eight connections on.
-    What task threads change, they announce by the trigger; then everybody is asked, and once per interval anyhow.
+    That asks every connection in every turn what it waits for, and each asks the kernel for something else
+    several times per request; both cost more than a hot answer. Here a connection is asked when something
+    happened to it, or when it is among the listener's news, and the kernel goes on listening to a client that has
+    to wait for an answer: only if something does come meanwhile is it told not to.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -120,48 +127,122 @@ class _Poller:
         self._map = listener.map
         self._epoll = select.epoll()
         self._asked: dict[int, tuple[Any, int]] = {}  # by descriptor: whose it was, and the events it waits for
+        self._ask_again = (
+            0.0  # when to ask everybody, by the monotonic clock; a safety net, and for what time changes
+        )
 
     def turn(self, timeout: float) -> None:
         """Wait for something to happen, at most *timeout* seconds, and let it be dealt with."""
-        self._ask_all()
-        deadline = time.monotonic() + timeout
-        threads = self._listener.task_dispatcher
-        while events := self._epoll.poll(max(0.0, min(deadline - time.monotonic(), threads.look()))):
-            everybody = False
-            for descriptor, flags in events:
-                owner = self._map.get(descriptor)
-                if owner is None:
-                    continue
+        now = time.monotonic()
+        if now >= self._ask_again:
+            self._ask_again = now + min(timeout, 1.0)
+            self._ask_all()
+        timeout = min(timeout, self._ask_again - now, self._listener.task_dispatcher.look())
+        events = self._epoll.poll(max(timeout, 0.0))
+        others = self._answer_beginnings(events)
+        for descriptor, flags in others:
+            owner = self._map.get(descriptor)
+            if type(owner) is Channel:
+                try:
+                    self._deal_with(owner, flags)
+                except Exception:
+                    owner.handle_error()
+            elif owner is not None:  # the listener, with a new connection, or the trigger
                 wasyncore.readwrite(owner, flags)
-                if type(owner) is not Channel:  # the listener, with a new connection, or the trigger
-                    everybody = True
-                elif self._map.get(descriptor) is owner:
-                    self._ask(descriptor, owner)
-            if everybody or time.monotonic() >= deadline:
-                return
+        if self._listener.news:
+            for channel in self._listener.take_news():
+                if channel.connected:
+                    self._ask(channel)
+        if self._listener.accepting and (others or self._listener.muted):  # there may be more room, or less
+            self._ask(self._listener, strictly=True)
+
+    def forget(self, owner: Any) -> None:  # noqa: ANN401 - waitress has no types
+        """Wait for nothing that happens to *owner* any more; to be called before its descriptor is closed.
+
+        Closing does not take it out of epoll if it has been duplicated, as a listening socket may have been.
+        """
+        _, events = self._asked.pop(owner._fileno, (None, 0))
+        if events:
+            self._epoll.unregister(owner._fileno)
 
     def close(self) -> None:
         """Close the epoll descriptor."""
         self._epoll.close()
 
+    def _answer_beginnings(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Take in what begins a request, the fast road; return the other events.
+
+        First everything is received, then it is answered. So what hot answers are made from has to be looked at
+        only once for all of them, and still each look is newer than the last byte of each request: a right that
+        was taken away before a client had sent its request whole is refused.
+        """
+        received, others = [], []
+        for event in events:
+            channel = self._map.get(event[0])
+            if event[1] == select.EPOLLIN and type(channel) is Channel and channel.at_rest:
+                try:
+                    if data := channel.receive():
+                        received.append((channel, data))
+                except Exception:
+                    channel.handle_error()
+            else:
+                others.append(event)
+        looks: Looks = {}
+        for channel, data in received:
+            try:
+                channel.received(data, looks)
+            except Exception:
+                channel.handle_error()
+            if not channel.at_rest and channel.connected:
+                self._ask(channel)
+        return others
+
+    def _deal_with(self, channel: Channel, flags: int) -> None:
+        is_early = not channel.readable() and flags != select.EPOLLOUT  # the client sends before it is its turn
+        if not is_early and flags & select.EPOLLIN:
+            if data := channel.receive():
+                channel.received(data)
+        elif channel.writable():
+            if flags & select.EPOLLOUT:
+                channel.handle_write()
+        else:
+            flags = 0  # whoever hangs up while the application works is not heard
+        if flags & (select.EPOLLHUP | select.EPOLLERR) and channel.connected:
+            channel.handle_close()
+        if channel.connected:
+            self._ask(channel, strictly=is_early)
+
     def _ask_all(self) -> None:
         for descriptor in [gone for gone in self._asked if gone not in self._map]:
             del self._asked[descriptor]
-        for descriptor, owner in list(self._map.items()):
-            self._ask(descriptor, owner)
+        for owner in list(self._map.values()):
+            self._ask(owner, strictly=type(owner) is not Channel)
 
-    def _ask(self, descriptor: int, owner: Any) -> None:  # noqa: ANN401 - waitress has no types
-        wanted = select.EPOLLIN | select.EPOLLPRI if owner.readable() else 0
-        if owner.writable() and not owner.accepting:
-            wanted |= select.EPOLLOUT
+    def _ask(self, owner: Any, *, strictly: bool = False) -> None:  # noqa: ANN401 - waitress has no types
+        """Have epoll wait for what *owner* waits for; unless *strictly*, it may go on listening for too much."""
+        descriptor = owner._fileno
         known, before = self._asked.get(descriptor, (None, 0))
         if known is not owner:
             before = 0  # the descriptor was closed, which took it out of epoll, and belongs to somebody else now
+        wanted = self._events(owner)
+        if not strictly:
+            wanted |= before & select.EPOLLIN
+        owner.muted = not wanted & select.EPOLLIN
+        if owner.muted:  # a task thread that was done before this was set has told nobody
+            wanted = self._events(owner)
+            owner.muted = not wanted & select.EPOLLIN
         if wanted != before:
             if not before:
                 self._epoll.register(descriptor, wanted)
             elif wanted:
                 self._epoll.modify(descriptor, wanted)
-            else:  # not even told when the client hangs up, as with poll
+            else:
                 self._epoll.unregister(descriptor)
         self._asked[descriptor] = owner, wanted
+
+    @staticmethod
+    def _events(owner: Any) -> int:  # noqa: ANN401 - waitress has no types
+        wanted = select.EPOLLIN if owner.readable() else 0
+        if not owner.accepting and owner.writable():
+            wanted |= select.EPOLLOUT
+        return wanted

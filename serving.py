@@ -26,7 +26,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import click
 
@@ -39,6 +39,7 @@ from storage.registry import Registry
 from storage.sidecars import SERVER_VERSION
 from storage.starting import Start, start
 from web.logs import AccessLog, without_secrets
+from web.metrics import Noted
 from web.workers import OBEYED, Workers
 
 # --- the server ---
@@ -137,15 +138,9 @@ def _make_server(settings: Settings, registry: Registry, listener: socket.socket
         stop_timeout=settings.stop_timeout,
         max_header_size=settings.max_request_header_size,
     )
-    answers = app.extensions["packhouse.answers"]
     is_logged = logging.getLogger().isEnabledFor(logging.INFO)
-
-    def note(environ: dict[str, Any], status: str, size: int, seconds: float) -> None:
-        answers(environ, status, size, seconds)
-        if is_logged:
-            access_log(environ, status, size, seconds)
-
-    return Server(app, make_gate(app), options, listener, note, app.extensions["packhouse.hot"])
+    noted = Noted(app.extensions["packhouse.answers"], access_log if is_logged else None)
+    return Server(app, make_gate(app), options, listener, noted, app.extensions["packhouse.hot"])
 
 
 def _allow_descriptors(connections: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from storage.files import Signature
 
@@ -47,18 +47,24 @@ class Watch:
         """Whether the answer may be kept: no later change can have the time stamps of now."""
         return self._settled
 
-    def holds(self) -> bool:
-        """Whether all of it is as it was."""
+    def holds(self, looks: dict[Any, Any]) -> bool:
+        """Whether all of it is as it was.
+
+        *looks* remembers what was seen, so that several who ask at the same time look but once. It is to be thrown
+        away before a change has to be noticed.
+        """
+        found: bool | None = looks.get(self)
+        if found is None:
+            found = looks[self] = self._holds(looks)
+        return found
+
+    def _holds(self, looks: dict[Any, Any]) -> bool:
         try:
-            for path, (device, inode, size, mtime_ns, ctime_ns) in self._near:
-                status = os.lstat(path)
-                if (
-                    status.st_mtime_ns != mtime_ns
-                    or status.st_ino != inode
-                    or status.st_ctime_ns != ctime_ns
-                    or status.st_size != size
-                    or status.st_dev != device
-                ):
+            for path, signature in self._near:
+                seen = looks.get(path)
+                if seen is None:
+                    seen = looks[path] = Signature.of(os.lstat(path))
+                if seen != signature:
                     return False
             return self._files is None or self._files.holds()
         except OSError:

@@ -261,6 +261,50 @@ def test_curl_sees_no_difference(site: Site):
     assert without_date[0] == without_date[1] == without_date[2]
 
 
+def test_a_request_with_a_body_is_not_answered_before_its_body_is_in(site: Site):
+    request = head("/acme/open/pypi/simple/anvil/", agent="with a body", Content_Length="5")
+    host, _, port = site.server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        for _ in range(3):
+            connection.sendall(request.encode())
+            connection.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            connection.settimeout(20)
+            connection.sendall(b"hello")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_those_who_ask_at_the_same_time_look_once_and_who_comes_later_looks_anew(tmp_path):
+    file = tmp_path / "x"
+    file.write_text("1")
+    watch, same_file = Watch([file]), Watch([file])
+    looks = {}
+    assert watch.holds(looks)
+
+    file.write_text("22")
+
+    assert watch.holds(looks)
+    assert same_file.holds(looks)
+    assert not watch.holds({})
+    assert not same_file.holds({})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_every_range_of_a_file_arrives_as_it_was_asked_for(site: Site, method):
+    name = "anvil-1.0-py3-none-any.whl"
+    content = site.repository("open").tree.artifact("anvil", name).read_bytes()
+    ranges = {"0-0": content[:1], "5-": content[5:], "-7": content[-7:], "10-20": content[10:21], "0-": content}
+    requests = [head(f"/acme/open/pypi/files/anvil/{name}", method, Range=f"bytes={part}") for part in ranges]
+
+    answers = site.ask(*requests)
+
+    assert all(status.startswith(b"HTTP/1.1 206 ") for status, _ in answers)
+    assert [body for _, body in answers] == ([b""] * 5 if method == "HEAD" else list(ranges.values()))
+    lengths = [f"Content-Length: {len(part)}".encode() for part in ranges.values()]
+    assert all(length in status.split(b"\r\n") for length, (status, _) in zip(lengths, answers, strict=True))
+
+
 def test_what_has_just_changed_is_not_kept(tmp_path):
     file = tmp_path / "x"
     file.write_text("1")

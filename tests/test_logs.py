@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from tests.conftest import LiveServer
 from web.logs import FLUSH_INTERVAL, AccessLog, json_line, text_line, without_secrets
+from web.metrics import Answers, Noted
 
 TOKEN = "pkh_0123456789ab_" + "c0ffee" * 6 + "0000"
 
@@ -64,6 +66,40 @@ def test_in_json_every_fact_has_a_key_of_its_own():
         "milliseconds": 1.5,
         "client": "pip/99",
     }
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_the_line_of_an_answer_that_is_given_again_says_the_same_but_for_time_and_address(tmp_path, log_format):
+    environ = dict(ENVIRON)
+    with (tmp_path / "access.log").open("wb") as file:
+        log = AccessLog(log_format, file.fileno())
+        note = log.prepared(environ, "200 OK", 123)
+        for address in ("192.0.2.1", "192.0.2.2"):
+            environ["REMOTE_ADDR"] = address
+            note(0.0015)
+            log(environ, "200 OK", 123, 0.0015)
+        log.flush()
+
+    written = (tmp_path / "access.log").read_text()
+    lines = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "", written).splitlines()
+    assert [lines[0], lines[2]] == [lines[1], lines[3]]
+    assert "192.0.2.1" in lines[0]
+    assert "192.0.2.2" in lines[2]
+
+
+def test_an_answer_that_is_given_again_is_counted_as_any_other():
+    answers = Answers()
+    again = Noted(answers, None).prepared(ENVIRON, "200 OK", 100)
+
+    answers(ENVIRON, "200 OK", 100, 0.5)
+    again(0.25)
+    again(0.25)
+
+    text = answers.text().decode()
+    assert 'method="GET"' in text
+    assert re.search(r'requests_total{method="GET",process="\d+",status="200"} 3\.0', text)
+    assert re.search(r'sent_bytes_total{process="\d+"} 300\.0', text)
+    assert re.search(r'busy_seconds_total{process="\d+"} 1\.0', text)
 
 
 @pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "\x1b[2J", "\u2028", "\udcff", "\x85"])

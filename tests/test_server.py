@@ -1,6 +1,9 @@
 """The server by itself: raw sockets, real curl and little WSGI applications."""
 
 import contextlib
+import errno
+import io
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server import BODY_KEY, MIB, Refusal, Server, ServerOptions
+from server import BODY_KEY, HEAD_KEY, MIB, HotAnswer, Refusal, Server, ServerOptions
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST_GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -61,10 +64,9 @@ def serve():
     """Start a server in a thread: serve(app, gate, **options) gives it; all are stopped in the end."""
     with contextlib.ExitStack() as running:
 
-        def start(app, gate=in_memory, **options):
-            server = Server(
-                app, gate, ServerOptions(**{"host": "127.0.0.1", "port": 0, "stop_timeout": 1.0} | options)
-            )
+        def start(app, gate=in_memory, hot=lambda head, address, looks: None, **options):
+            options = ServerOptions(**{"host": "127.0.0.1", "port": 0, "stop_timeout": 1.0} | options)
+            server = Server(app, gate, options, hot=hot)
             thread = threading.Thread(target=server.run)
             thread.start()
             running.callback(thread.join, 5)
@@ -742,6 +744,232 @@ def test_a_big_page_waits_for_a_slow_reader_without_a_temporary_file(serve, monk
 
         assert client.answer()[2] == piece * pieces
         assert client.is_open
+
+
+class Files:
+    """An application that gives out a file, with what it says of its length, and remembers what it opened."""
+
+    def __init__(self, path, length=None, start=0):
+        self.path = path
+        self.length = path.stat().st_size if length is None else length
+        self.start = start
+        self.opened = []
+
+    def __call__(self, environ, start_response):
+        if environ["PATH_INFO"] == "/small":
+            start_response("204 No Content", [])
+            return []
+        file = self.path.open("rb")
+        self.opened.append(file)
+        file.seek(self.start)
+        start_response("200 OK", [("Content-Length", str(self.length))])
+        return environ["wsgi.file_wrapper"](file)
+
+
+@pytest.fixture
+def big(tmp_path):
+    """A file that no socket takes at once."""
+    path = tmp_path / "big"
+    path.write_bytes(bytes(range(251)) * 120_000)
+    return path
+
+
+def test_a_file_is_sent_from_where_it_stands_and_as_far_as_its_length_says(serve, big):
+    app = Files(big, length=20_000_001, start=12_345)
+
+    with Client(serve(app)) as client:
+        for _ in range(2):
+            assert client.send(GET).answer()[2] == big.read_bytes()[12_345:20_012_346]
+    assert all(file.closed for file in app.opened)
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_that_the_kernel_will_not_send_is_read(serve, big, monkeypatch, error):
+    def no_sendfile(*args):
+        raise OSError(error, "no")
+
+    monkeypatch.setattr("os.sendfile", no_sendfile)
+
+    assert ask(serve(Files(big)), GET)[2] == big.read_bytes()
+
+
+def test_a_file_in_memory_may_be_given_out_too(serve):
+    content = bytes(range(256)) * 10_000
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(len(content)))])
+        return environ["wsgi.file_wrapper"](io.BytesIO(content))
+
+    assert ask(serve(app), GET)[2] == content
+
+
+def test_a_file_that_becomes_shorter_while_it_is_sent_tears_the_answer(serve, big):
+    app = Files(big)
+
+    with Client(serve(app), receive_buffer=4096) as client:
+        assert client.send(GET).head()[0] == 200
+        os.truncate(big, 1_000_000)
+
+        assert len(client.file.read()) < app.length
+    wait_until(lambda: app.opened[0].closed)
+
+
+def test_a_download_that_is_given_up_closes_its_file(serve, big):
+    app = Files(big)
+    server = serve(app)
+
+    for _ in range(3):
+        with Client(server, receive_buffer=4096) as client:
+            client.send(GET).file.read(1000)
+
+    wait_until(lambda: len(app.opened) == 3 and all(file.closed for file in app.opened))
+
+
+def test_slow_readers_of_files_occupy_no_thread_and_each_gets_all(serve, big):
+    app = Files(big)
+    server = serve(app, threads=1)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server, receive_buffer=20_000)) for _ in range(4)]
+        for client in clients:
+            assert client.send(GET).head()[0] == 200
+
+        assert ask(server, GET.replace(b"/", b"/small", 1))[0] == 204
+        content = big.read_bytes()
+        for client in clients:
+            assert client.file.read(len(content)) == content
+
+
+def test_what_a_client_sends_before_its_turn_is_answered_in_its_turn(serve):
+    begun, release = threading.Event(), threading.Event()
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/slow":
+            begun.set()
+            release.wait(5)
+        start_response("200 OK", [("Content-Length", "3")])
+        return [environ["PATH_INFO"][:3].encode()]
+
+    with Client(serve(app)) as client:
+        client.send(GET.replace(b"/", b"/slow", 1))
+        begun.wait(5)
+        client.send(GET.replace(b"/", b"/ab", 1))
+        time.sleep(0.1)
+        release.set()
+
+        assert [client.answer()[2] for _ in range(2)] == [b"/sl", b"/ab"]
+        assert client.send(GET.replace(b"/", b"/cd", 1)).answer()[2] == b"/cd"
+
+
+def test_a_byte_out_of_band_is_nothing_to_us(serve, app):
+    with Client(serve(app)) as client:
+        client.sock.send(b"!", socket.MSG_OOB)
+
+        assert client.send(GET).answer()[2] == b"GET / "
+
+
+# --- known answers ---
+
+
+def known(head, body=b"known"):
+    return HotAnswer("200 OK", [("Content-Length", str(len(body)))], body, {"REQUEST_METHOD": "GET"})
+
+
+def get(path):
+    return GET.replace(b"/", path, 1)
+
+
+@pytest.mark.parametrize("size", [0, 1000, 64 * 1024, 30 * MIB])
+def test_a_known_answer_arrives_whole_and_the_connection_stays(serve, app, size):
+    body = bytes(size)
+
+    with Client(serve(app, hot=lambda head, address, looks: known(head, body))) as client:
+        for _ in range(2):
+            assert client.send(GET).answer()[2] == body
+
+
+def test_a_search_for_a_known_answer_that_fails_is_logged_and_the_application_asked(serve, app, caplog):
+    def hot(head, address, looks):
+        raise ValueError("no idea")
+
+    assert ask(serve(app, hot=hot), GET)[2] == b"GET / "
+    assert "no idea" in caplog.text
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_the_head_of_a_request_with_a_body_is_none_that_can_be_known(serve, app, framing):
+    body = b"hello" if b"Length" in framing else b"5\r\nhello\r\n0\r\n\r\n"
+
+    with Client(serve(app)) as client:
+        client.send(GET[:-2] + framing + b"\r\n\r\n" + body).answer()
+        client.send(GET).answer()
+
+    assert HEAD_KEY not in app.environs[0]
+    assert app.environs[1][HEAD_KEY] == GET
+
+
+class Looking:
+    """Known answers for all, one of them slow; remembers the looks that each was given with."""
+
+    def __init__(self):
+        self.looks = {}
+        self.begun, self.release = threading.Event(), threading.Event()
+
+    def __call__(self, head, address, looks):
+        if head.count(b"\r\n\r\n") > 1:
+            return None
+        path = head.split(b" ")[1]
+        self.looks[path] = looks
+        if path == b"/slow":
+            self.begun.set()
+            self.release.wait(5)
+        return known(head)
+
+
+def test_requests_that_are_there_at_the_same_time_are_answered_from_the_same_looks(serve, app):
+    hot = Looking()
+    server = serve(app, hot=hot)
+    with Client(server) as first, Client(server) as second, Client(server) as third:
+        assert all(client.is_open() for client in (first, second, third))
+        first.send(get(b"/slow"))
+        hot.begun.wait(5)
+        second.send(get(b"/b"))
+        third.send(get(b"/c"))
+        time.sleep(0.1)
+        hot.release.set()
+
+        assert [client.answer()[2] for client in (first, second, third)] == [b"known"] * 3
+    assert hot.looks[b"/b"] is hot.looks[b"/c"]
+    assert hot.looks[b"/b"] is not hot.looks[b"/slow"]
+
+
+def test_no_request_is_answered_from_a_look_that_is_older_than_its_last_byte(serve, app):
+    hot = Looking()
+    server = serve(app, hot=hot)
+    with Client(server) as slow, Client(server) as late, Client(server) as half:
+        assert all(client.is_open() for client in (slow, late, half))
+        half.send(get(b"/half")[:20])
+        time.sleep(0.1)
+        slow.send(get(b"/slow"))
+        hot.begun.wait(5)
+        half.send(get(b"/half")[20:])
+        late.send(get(b"/late"))
+        time.sleep(0.1)
+        hot.release.set()
+
+        assert late.answer()[2] == b"known"
+        assert half.answer()[2] == b"GET /half "
+    assert hot.looks[b"/late"] is not hot.looks[b"/slow"]
+    assert b"/half" not in hot.looks
+
+
+def test_what_waits_behind_another_answer_is_answered_from_a_look_of_its_own(serve, app):
+    hot = Looking()
+
+    with Client(serve(app, hot=hot)) as client:
+        client.send(post(b"hello", b"Content-Length: 5") + get(b"/a") + get(b"/b"))
+
+        assert [client.answer()[2] for _ in range(3)] == [b"POST /upload hello", b"GET /a ", b"known"]
+    assert list(hot.looks) == [b"/b"]
 
 
 # --- waiting clients ---

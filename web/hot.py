@@ -13,11 +13,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from server import HEAD_KEY, HotAnswer
+from server import HEAD_KEY, HotAnswer, Looks
 from storage.watching import Watch
 from web.logs import CALLER_KEY
 
@@ -59,18 +60,17 @@ class HotPages:
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._lock = threading.Lock()  # answers are added by task threads
 
-    def __call__(self, head: bytes, address: str) -> HotAnswer | None:
+    def __call__(self, head: bytes, address: str, looks: Looks) -> HotAnswer | None:
         """Return the answer to the request with this *head* if it is still true; called in the event loop."""
         key = self._key(head, address)
         kept = self._kept.get(key)
         if kept is None:
             return None
-        if not kept.watch.holds() or time.time() >= kept.expires:
+        if not kept.watch.holds(looks) or time.time() >= kept.expires:
             self._drop(key)
             return None
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
+        with suppress(KeyError):  # dropped by a task thread in between
+            self._kept.move_to_end(key)
         if address not in self._trusted:
             kept.environ["REMOTE_ADDR"] = address
         if kept.on_use is not None:
@@ -81,7 +81,7 @@ class HotPages:
         """Keep an answer that the app has just given, if it may be kept and was not changed meanwhile."""
         provenance: Provenance = environ[KEEP_KEY]
         cost = len(body) + ENTRY_OVERHEAD
-        if not provenance.watch.is_settled or cost > self._size // 4 or not provenance.watch.holds():
+        if not provenance.watch.is_settled or cost > self._size // 4 or not provenance.watch.holds({}):
             return
         known = {key: environ[key] for key in _KNOWN if key in environ}
         expires = provenance.expires_at.timestamp() if provenance.expires_at else float("inf")
@@ -97,8 +97,9 @@ class HotPages:
                 self._taken -= dropped.cost
 
     def _key(self, head: bytes, address: str) -> bytes:
-        proxy = address.encode() if address in self._trusted else b""
-        return hashlib.blake2b(head, digest_size=20, key=proxy).digest()
+        if address in self._trusted:
+            return hashlib.blake2b(head, digest_size=20, key=address.encode()).digest()
+        return hashlib.blake2b(head, digest_size=20).digest()
 
     def _drop(self, key: bytes) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ class AccessLog:
 
     def __init__(self, log_format: str, descriptor: int = 2) -> None:
         """Write "text" or "json" to *descriptor*; the thread that does it starts with the first line."""
-        self._line = json_line if log_format == "json" else text_line
+        self._parts = _json_parts if log_format == "json" else _text_parts
         self._descriptor = descriptor
         self._waiting: deque[str] = deque()  # its methods are atomic: any thread may add a line at any time
         self._process = 0  # id of the process whose thread is running
@@ -48,12 +49,33 @@ class AccessLog:
 
     def __call__(self, environ: WSGIEnvironment, status: str, size: int, seconds: float) -> None:
         """Note an answer: its status line, bytes of body, and the seconds that it took."""
-        self._waiting.append(self._line(environ, status, size, seconds))
+        self._waiting.append(_line(self._parts(environ, status, size), seconds))
+        self._start_writing()
+        if len(self._waiting) > MAX_WAITING:
+            self.flush()
+
+    def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Callable[[float], None]:
+        """Return what notes the same answer again, given its seconds; of *environ* the address may be another."""
+        make_parts, waiting = self._parts, self._waiting
+        address = environ["REMOTE_ADDR"]
+        parts = make_parts(environ, status, size)
+        self._start_writing()
+
+        def note(seconds: float) -> None:
+            nonlocal address, parts
+            if environ["REMOTE_ADDR"] != address:
+                address = environ["REMOTE_ADDR"]
+                parts = make_parts(environ, status, size)
+            waiting.append(_line(parts, seconds))
+            if len(waiting) > MAX_WAITING:
+                self.flush()
+
+        return note
+
+    def _start_writing(self) -> None:
         if self._process != os.getpid():
             self._process = os.getpid()
             threading.Thread(target=self._run, name="access log", daemon=True).start()
-        if len(self._waiting) > MAX_WAITING:
-            self.flush()
 
     def flush(self) -> None:
         """Write what waits; returns when it is written."""
@@ -75,9 +97,9 @@ def _second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
-def _now() -> str:
-    now = time.time()
-    return f"{_second(int(now))}.{int(now % 1 * 1000):03d}Z"
+@lru_cache(maxsize=2)
+def _millisecond(millisecond: int) -> str:
+    return f"{_second(millisecond // 1000)}.{millisecond % 1000:03d}Z"
 
 
 @lru_cache(maxsize=20_000)
@@ -86,21 +108,27 @@ def _clean(text: str) -> str:
     return without_secrets(text).encode("ascii", "backslashreplace").decode() if text.isprintable() else ascii(text)
 
 
-def text_line(environ: WSGIEnvironment, status: str, size: int, seconds: float) -> str:
-    """Return a line for people: time, address, caller, what was asked, how it went, with what client."""
+# A line in three parts: what stands before the time, between the time and the milliseconds, and behind them.
+_Parts = tuple[str, str, str]
+
+
+def _line(parts: _Parts, seconds: float) -> str:
+    start, before, after = parts
+    return f"{start}{_millisecond(int(time.time() * 1000))}{before}{seconds * 1000:.1f}{after}"
+
+
+def _text_parts(environ: WSGIEnvironment, status: str, size: int) -> _Parts:
     get = environ.get
-    return (
-        f"{_now()} {get('REMOTE_ADDR', '-')} {get(CALLER_KEY, '-')} {get('REQUEST_METHOD', '-')} "
-        f"{_clean(get('REQUEST_URI') or get('PATH_INFO', '-'))} {status[:3]} {size}B {seconds * 1000:.1f}ms "
-        f'{get(REQUEST_ID_KEY, "-")} "{_clean(get("HTTP_USER_AGENT", ""))}"\n'
+    before = (
+        f" {get('REMOTE_ADDR', '-')} {get(CALLER_KEY, '-')} {get('REQUEST_METHOD', '-')} "
+        f"{_clean(get('REQUEST_URI') or get('PATH_INFO', '-'))} {status[:3]} {size}B "
     )
+    return "", before, f'ms {get(REQUEST_ID_KEY, "-")} "{_clean(get("HTTP_USER_AGENT", ""))}"\n'
 
 
-def json_line(environ: WSGIEnvironment, status: str, size: int, seconds: float) -> str:
-    """Return the same as a JSON object."""
+def _json_parts(environ: WSGIEnvironment, status: str, size: int) -> _Parts:
     get = environ.get
     facts = {
-        "time": _now(),
         "logger": "packhouse.access",
         "request_id": get(REQUEST_ID_KEY, ""),
         "address": get("REMOTE_ADDR", ""),
@@ -109,7 +137,16 @@ def json_line(environ: WSGIEnvironment, status: str, size: int, seconds: float) 
         "path": _clean(get("REQUEST_URI") or get("PATH_INFO", "")),
         "status": int(status[:3]),
         "size": size,  # bytes
-        "milliseconds": round(seconds * 1000, 1),
-        "client": _clean(get("HTTP_USER_AGENT", "")),
     }
-    return json.dumps(facts) + "\n"
+    client = json.dumps(_clean(get("HTTP_USER_AGENT", "")))
+    return '{"time": "', f'", {json.dumps(facts)[1:-1]}, "milliseconds": ', f', "client": {client}}}\n'
+
+
+def text_line(environ: WSGIEnvironment, status: str, size: int, seconds: float) -> str:
+    """Return a line for people: time, address, caller, what was asked, how it went, with what client."""
+    return _line(_text_parts(environ, status, size), seconds)
+
+
+def json_line(environ: WSGIEnvironment, status: str, size: int, seconds: float) -> str:
+    """Return the same as a JSON object."""
+    return _line(_json_parts(environ, status, size), seconds)

@@ -10,16 +10,23 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from prometheus_client import Metric
 
+    from web.logs import AccessLog
+
 KNOWN_METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 )  # clients may invent others without end
+
+
+def _kind(environ: WSGIEnvironment, status: str) -> tuple[str, str]:
+    method = environ.get("REQUEST_METHOD", "")
+    return method if method in KNOWN_METHODS else "other", status[:3]
 
 
 class Answers:
@@ -31,15 +38,31 @@ class Answers:
         self._number: Counter[tuple[str, str]] = Counter()  # by method and status code
         self._size = 0  # bytes of bodies
         self._seconds = 0.0
+        self._hot: dict[
+            tuple[str, str], list[float]
+        ] = {}  # number, size and seconds of what the event loop answers
         self._started = time.time()
 
     def __call__(self, environ: WSGIEnvironment, status: str, size: int, seconds: float) -> None:
         """Count one answer."""
-        method = environ.get("REQUEST_METHOD", "")
         with self._lock:
-            self._number[method if method in KNOWN_METHODS else "other", status[:3]] += 1
+            self._number[_kind(environ, status)] += 1
             self._size += size
             self._seconds += seconds
+
+    def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Callable[[float], None]:
+        """Return what counts one such answer, given its seconds; only to be called in the event loop.
+
+        Since there it is one thread that counts, it needs no lock.
+        """
+        counts = self._hot.setdefault(_kind(environ, status), [0, 0, 0.0])
+
+        def count(seconds: float) -> None:
+            counts[0] += 1
+            counts[1] += size
+            counts[2] += seconds
+
+        return count
 
     def text(self) -> bytes:
         """Return the counts in Prometheus's text format."""
@@ -56,7 +79,11 @@ class Answers:
 
         process = str(os.getpid())
         with self._lock:
-            numbers, size, seconds = dict(self._number), self._size, self._seconds
+            numbers, size, seconds = Counter(self._number), self._size, self._seconds
+        for kind, (hot_number, hot_size, hot_seconds) in list(self._hot.items()):
+            numbers[kind] += int(hot_number)
+            size += int(hot_size)
+            seconds += hot_seconds
         requests = CounterMetricFamily(
             "packhouse_requests", "Answers given.", labels=["process", "method", "status"]
         )
@@ -74,3 +101,31 @@ class Answers:
         )
         started.add_metric([process], self._started)
         yield started
+
+
+class Noted:
+    """An access log for the server that counts each answer and, if there is a log, writes a line for it."""
+
+    def __init__(self, answers: Answers, log: AccessLog | None) -> None:
+        """Tell both of them."""
+        self._answers = answers
+        self._log = log
+
+    def __call__(self, environ: WSGIEnvironment, status: str, size: int, seconds: float) -> None:
+        """Note one answer."""
+        self._answers(environ, status, size, seconds)
+        if self._log is not None:
+            self._log(environ, status, size, seconds)
+
+    def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Callable[[float], None]:
+        """Return what notes the same answer once more, in the event loop."""
+        count = self._answers.prepared(environ, status, size)
+        if self._log is None:
+            return count
+        write = self._log.prepared(environ, status, size)
+
+        def note(seconds: float) -> None:
+            count(seconds)
+            write(seconds)
+
+        return note

@@ -10,6 +10,8 @@ bodies         bodies of requests
 answers        a request's answer
 requests       a request while it comes in
 threads        where the application runs, one request at a time
+sources        what an answer's bytes are sent from
+sending        the sending half of a connection
 connections    a connection
 listening      the listening socket
 """

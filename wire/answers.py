@@ -33,6 +33,7 @@ class Task(WSGITask):  # type: ignore[misc]  # waitress has no types
             else:
                 self.request.hand_over(self.get_environment())
                 super().execute()
+            super().finish()
         except ClientDisconnected:
             raise
         except Exception:
@@ -42,6 +43,9 @@ class Task(WSGITask):  # type: ignore[misc]  # waitress has no types
             self._answer(FAILED)
         finally:
             self._log()
+
+    def finish(self) -> None:
+        """Nothing is left to do: what fails at the end of an answer is told as what fails before."""
 
     def _log(self) -> None:
         size = self.content_bytes_written or self.content_length or 0  # files are sent without counting
@@ -87,7 +91,9 @@ class Task(WSGITask):  # type: ignore[misc]  # waitress has no types
         if self.request.environ is None:
             self.request.environ = super().get_environment()
             self.request.environ[REQUEST_ID_KEY] = secrets.token_hex(8)
-            if self.request.keep_alive and self.version == "1.1":
+            # A request with a body is not complete yet when its environ is made for the gate. Its head must not be
+            # answered by itself: what follows would be taken for the next request.
+            if self.request.keep_alive and self.version == "1.1" and self.request.completed:
                 self.request.environ[HEAD_KEY] = self.request.header_plus
         environ: dict[str, Any] = self.request.environ
         return environ

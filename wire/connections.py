@@ -1,4 +1,4 @@
-"""One connection: what comes in, what goes out, and for how long the client may keep us waiting."""
+"""One connection: what comes in, what is answered, and for how long the client may keep us waiting."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import socket
 import struct
 import termios
 import time
-from io import BytesIO
-from typing import Any
 
-from waitress.buffers import ReadOnlyFileBasedBuffer
-from waitress.channel import HTTPChannel
+from waitress.channel import ClientDisconnected
 
 from wire import sizes
 from wire.answers import Task
 from wire.heads import end_of_head
+from wire.interface import Looks
 from wire.requests import Request
+from wire.sending import Sender
 from wire.sizes import (
     HIGH_WATERMARK,
     LINGER_SIZE,
@@ -27,20 +26,14 @@ from wire.sizes import (
     MIN_RATE_HOLDING_THREAD,
     RECV_BODY,
     RECV_HEAD,
-    SEND_PIECE,
-    SEND_TURN,
     SHARE_FROM,
 )
-from wire.threads import waiting
 
 logger = logging.getLogger("packhouse.server")
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+class Channel(Sender):
     """One connection: one request at a time, bounded waiting, and a close that lets the client read the answer."""
-
-    logger = logger
-    task_class = error_task_class = Task
 
     request: Request | None = None  # the one coming in
     requests: list[Request]  # the one being answered, or none
@@ -48,49 +41,59 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     _unread = False  # the client may still be sending what nobody wants
     _linger_until: float | None = None  # set while lingering
     _linger_left = LINGER_SIZE
-    _budget = SEND_TURN  # bytes that may still be sent in this turn
-    _moved = 0  # bytes received and sent
     _begun = 0  # requests
     _window: tuple[object, float, int] = (None, 0.0, 0)  # what we wait for, since when, and bytes moved before
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as waitress
-        super().__init__(*args, **options)
-        self.sendbuf_len = SEND_PIECE
-
     # receiving, in the event loop
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether what comes next is the beginning of a request."""
+        return self.request is None and self._linger_until is None and not self._unparsed and self._ready()
 
     def readable(self) -> bool:
         """Whether to look for more bytes: not before what we have is answered, or the body has room for them."""
         return not self._unparsed and self._ready() and not self._is_full()
 
     def _is_full(self) -> bool:
-        return self.request is not None and self.request.is_full(self.server.pull_trigger)
+        return self.request is not None and self.request.is_full(self._resume)
+
+    def _resume(self) -> None:
+        self.server.tell(self)
 
     def _ready(self) -> bool:
-        """Whether the next request may begin; asked twice per connection and turn, hence without super()."""
+        """Whether the next request may begin."""
         return not (self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed)
 
-    def recv(self, buffer_size: int) -> bytes:
-        """Large pieces for what is large."""
+    def receive(self) -> bytes:
+        """Return what has come; without a byte the connection is closed, or there was nothing after all."""
         in_body = self._linger_until or (self.request is not None and self.request.headers_finished)
-        data: bytes = super().recv(RECV_BODY if in_body else RECV_HEAD)
-        self._moved += len(data)
+        try:
+            data = self.socket.recv(RECV_BODY if in_body else RECV_HEAD)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""
+        if not data:
+            self.handle_close()
+        self.moved += len(data)
         return data
 
-    def received(self, data: bytes) -> bool:
+    def received(self, data: bytes, looks: Looks | None = None) -> None:
         """Take bytes in, up to the end of one request; the rest waits until that is answered.
 
         So what a gate decides is never older than the answer before it, and nothing behind an error is parsed.
+        *looks* are of now: none was taken before all of *data* had come.
         """
         if self._linger_until:
             self._discard(data)
-            return True
+            return
         if self.will_close or self.close_when_flushed:
-            return False
-        data = self._unparsed + data
-        self._unparsed = b""
-        if self.request is None and self._answer_hot(data):
-            return True
+            return
+        if self._unparsed:
+            data, self._unparsed, looks = self._unparsed + data, b"", None
+        if self.request is None and self._answer_hot(data, {} if looks is None else looks):
+            return
         while data and self.connected:
             if self.request is None:
                 self.request = Request(self)
@@ -98,41 +101,46 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             data = data[request.received(data) :]
             if request.awaits_continue and not request.completed:
                 request.awaits_continue = False
-                self.write_soon(b"HTTP/1.1 100 Continue\r\n\r\n")  # not waitress's: a client may be gone by now
+                self.put(b"HTTP/1.1 100 Continue\r\n\r\n")
             if request.completed and self.connected:
                 self._unparsed = data
                 self._begin(request)
                 break
-        return True
 
-    def _answer_hot(self, data: bytes) -> bool:
+    def _answer_hot(self, data: bytes, looks: Looks) -> bool:
         """Answer without asking the application, where *data* is just one request whose answer is known."""
-        if not data.startswith((b"GET ", b"HEAD ")) or data.find(b"\r\n\r\n") != len(data) - 4:
+        if not data.endswith(b"\r\n\r\n"):  # a body, perhaps, which is too long to be looked for
             return False
+        begun = time.time()
         try:
-            answer = self.server.hot(data, self.addr[0])
+            answer = self.server.hot(data, self.addr[0], looks)
         except Exception:
             logger.exception("failed to look for a known answer")
             return False
         if answer is None:
             return False
-        now = time.time()
         self._begun += 1
-        head = answer.start + end_of_head(now)
-        if answer.size >= SHARE_FROM:
-            self.write_soon(head)
-            self.write_soon(answer.body)
+        head = answer.start + end_of_head(begun)
+        if answer.size < SHARE_FROM:
+            self._send_at_once(head + answer.body)
         else:
-            self._send_now(head + answer.body)
-        self.server.access_log(answer.environ, answer.status, answer.size, time.time() - now)
+            self._send_at_once(head)
+            self.put(answer.body)
+        note = answer.note
+        if note is None:
+            note = answer.note = self.server.noted(answer.environ, answer.status, answer.size)
+        note(time.time() - begun)
         return True
 
-    def _send_now(self, data: bytes) -> None:
-        """Send what the socket takes at once, and queue the rest; there is nothing queued before it."""
-        self._budget = SEND_TURN
-        sent = self.send(data)
-        if sent < len(data) and self.connected:
-            self.write_soon(data[sent:])
+    def _send_at_once(self, data: bytes) -> None:
+        """As :meth:`put`, for what the socket is nearly sure to take."""
+        try:
+            sent = self.socket.send(data)
+        except OSError:  # the other way finds out
+            sent = 0
+        self.moved += sent
+        if sent < len(data):
+            self.put(data[sent:])
 
     def _begin(self, request: Request) -> None:
         self.request = None
@@ -144,7 +152,28 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         else:
             self.server.add_task(self)
 
-    # sending
+    # answering, in a task thread
+
+    def service(self) -> None:
+        """Answer the request that has come in; the event loop is only told if it has something to do then."""
+        request = self.requests[0]
+        task = Task(self, request)
+        try:
+            if self.connected:
+                task.service()
+        except ClientDisconnected:
+            logger.info("the client disconnected while %r was answered", request.path)
+            task.close_on_finish = True
+        except Exception:
+            logger.exception("failed to answer %s %r", request.command, request.path)
+            task.close_on_finish = True
+        request.close()
+        self.close_when_flushed = task.close_on_finish
+        self.requests = []  # from here on the event loop may begin the next one
+        if self.connected and (self.muted or not self.readable() or self.server.stopping):
+            self.server.tell(self)
+
+    # sending, in the event loop
 
     def writable(self) -> bool:
         """Whether there is something to send, or room to answer what waits in _unparsed."""
@@ -154,38 +183,17 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
     def handle_write(self) -> None:
         """Send; then close, lingering, or go on with the next request."""
-        self._budget = SEND_TURN
-        if self.close_when_flushed and not self.will_close and (self._unread or self._unparsed):
-            self._flush_exception(self._flush_some)
-            if self.connected and not self.total_outbufs_len:
+        if self.total_outbufs_len and not self.will_close:
+            self.flush_if_possible()
+        if self.will_close:
+            self.handle_close()
+        elif self.close_when_flushed and not self.total_outbufs_len:
+            if self._unread or self._unparsed:
                 self._linger()
-        else:
-            super().handle_write()
-        if self._unparsed and self._ready():
+            else:
+                self.handle_close()
+        elif self._unparsed and self._ready():
             self.received(b"")
-
-    def write_soon(self, data: Any) -> int:  # noqa: ANN401 - bytes or waitress's file wrapper
-        """Queue *data*; what is large is sent from where it is: not copied, and never put into a temporary file."""
-        self._budget = SEND_TURN
-        if self.total_outbufs_len > HIGH_WATERMARK:
-            with waiting():  # here rather than in waitress, which has its lock by then
-                self._flush_outbufs_below_high_watermark()
-        if isinstance(data, ReadOnlyFileBasedBuffer) and self.requests[0].command == "HEAD":
-            data.close()  # WSGITask passes files on without asking whether there may be a body
-            return 0
-        if isinstance(data, bytes) and len(data) >= SHARE_FROM:
-            data = ReadOnlyFileBasedBuffer(BytesIO(data))  # BytesIO shares the bytes until somebody writes
-            data.prepare()
-        return int(super().write_soon(data))
-
-    def send(self, data: bytes, do_close: bool = True) -> int:
-        """Send within the turn's budget; 0 means later, as waitress expects."""
-        if self._budget <= 0:
-            return 0
-        sent = int(super().send(data, do_close))
-        self._budget -= sent
-        self._moved += sent
-        return sent
 
     # closing
 
@@ -238,7 +246,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         """
         waiting_for, timeout, quota = self._patience()
         key, since, moved_before = self._window
-        moved = self._moved - self._unacknowledged() if waiting_for == "reader" else self._moved
+        moved = self.moved - self._unacknowledged() if waiting_for == "reader" else self.moved
         if key != (waiting_for, self._begun) or moved - moved_before >= quota:
             since = now
             self._window = ((waiting_for, self._begun), now, moved)

@@ -48,15 +48,42 @@ class PausingReceiver(BodyReceiver, Protocol):
         """Whether to write no more for now; if so, *resume* is called, by any thread, when there is room again."""
 
 
-# Called after each answer with the environ, the status line, the bytes of its body, and the seconds that it took.
-# The environ of a request that could not be parsed has only what is known of it.
-AccessLog = Callable[[dict[str, Any], str, int, float], None]
+class AccessLog(Protocol):
+    """Is told of each answer."""
+
+    def __call__(self, environ: dict[str, Any], status: str, size: int, seconds: float, /) -> None:
+        """Note an answer: its status line, the bytes of its body, and the seconds that it took.
+
+        The *environ* of a request that could not be parsed has only what is known of it.
+        """
+
+    def prepared(self, environ: dict[str, Any], status: str, size: int, /) -> Callable[[float], None]:
+        """Return what is called with the seconds each time that a known answer is given, in the event loop.
+
+        Of *environ* only the ``REMOTE_ADDR`` may be another one by then.
+        """
+
+
+class NoLog:
+    """An access log that nobody reads."""
+
+    def __call__(self, environ: dict[str, Any], status: str, size: int, seconds: float, /) -> None:
+        """Note nothing."""
+
+    def prepared(self, environ: dict[str, Any], status: str, size: int, /) -> Callable[[float], None]:
+        """Return what notes nothing."""
+        return lambda seconds: None
+
+
+# What was found when something was looked at: whoever looks keeps it here, under a key of its own, for the others
+# that are answered in the same turn of the event loop.
+Looks = dict[Any, Any]
 
 
 class HotAnswer:
     """A complete answer that may be given without asking the application."""
 
-    __slots__ = ("body", "environ", "size", "start", "status")
+    __slots__ = ("body", "environ", "note", "size", "start", "status")
 
     def __init__(self, status: str, headers: list[tuple[str, str]], body: bytes, environ: dict[str, Any]) -> None:
         """Take what the application said; *environ* is what the access log gets."""
@@ -65,15 +92,17 @@ class HotAnswer:
         self.body = body if environ.get("REQUEST_METHOD") != "HEAD" else b""
         self.size = len(self.body)
         self.environ = environ
+        self.note: Callable[[float], None] | None = None  # see AccessLog.prepared; made when it is first given
 
 
 class HotAnswers(Protocol):
     """Knows answers to requests that are given once more, down to the last byte of their heads."""
 
-    def __call__(self, head: bytes, address: str, /) -> HotAnswer | None:
+    def __call__(self, head: bytes, address: str, looks: Looks, /) -> HotAnswer | None:
         """Return the answer for a request's *head*, as it came from *address*; None: ask the application.
 
-        Called in the event loop, for a GET or HEAD of HTTP/1.1 without a body that keeps the connection open.
+        Called in the event loop with whatever has come from a client that has no other request under way; only the
+        bytes of an environ's HEAD_KEY may find an answer. *looks* has what was seen since all of *head* had come.
         """
 
 

@@ -7,6 +7,8 @@ import logging
 import socket
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore
@@ -56,10 +58,14 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     ) -> None:
         self.gate = gate
         self.access_log = access_log
+        self.noted = access_log.prepared
         self.hot = hot
         self.options = options
         self.map: dict[int, Any] = {}
         self.stopping = False
+        self.news: deque[Channel] = deque()  # channels for which the event loop has something to do
+        self.muted = False  # nobody waits for new connections
+        self._is_told = False  # of the news, and has not looked yet
         self._trigger_lock = threading.RLock()  # a signal handler may come in between
         self._accept_again = 0.0
         self._look_again = 0.0
@@ -97,6 +103,20 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         with self._trigger_lock:
             if not self.trigger._closed:
                 super().pull_trigger()
+
+    def tell(self, channel: Channel) -> None:
+        """Have the event loop ask *channel* what it waits for; from any thread."""
+        self.news.append(channel)
+        if not self._is_told:
+            self._is_told = True
+            self.pull_trigger()
+
+    def take_news(self) -> Iterator[Channel]:
+        """Yield the channels of which was told; whoever comes too late for that pulls the trigger again."""
+        self.muted = False  # nobody waits for new connections
+        self._is_told = False
+        while self.news:
+            yield self.news.popleft()
 
     def stop_accepting(self) -> None:
         """Close the listening socket; connections stay."""
