@@ -19,7 +19,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self, TypeVar
@@ -85,7 +85,7 @@ def read_once(read: _lru_cache_wrapper[T], path: Path) -> T:
 
     :raises OSError: if there is nothing of that name; and whatever *read* raises.
     """
-    signature = Signature.of(path.lstat())
+    signature = Signature.of(os.lstat(path))
     return read(str(path), signature) if signature.is_settled() else read.__wrapped__(str(path), signature)
 
 
@@ -167,8 +167,11 @@ def directory_entries(path: Path) -> list[os.DirEntry[str]]:
 
 def encode_json(document: dict[str, Any]) -> bytes:
     """Return *document* as UTF-8 JSON, one line for each of its keys, so that ``cat`` and ``diff`` can show it."""
-    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in document.items())
+    lines = [f"{_encode(key)}: {_encode(value)}" for key, value in document.items()]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8", "surrogatepass")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps() would make a new encoder each time
 
 
 def temporary_name() -> str:
@@ -212,13 +215,14 @@ class Batch:
     def __init__(self) -> None:
         """Begin with no file; leaving the ``with`` block closes those that were written here."""
         self._files: list[BinaryIO] = []
-        self._stack = ExitStack()
+        self._opened: list[BinaryIO] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+        for file in self._opened:
+            file.close()
 
     def add(self, file: BinaryIO) -> None:
         """Wait for what was written to *file*, too."""
@@ -231,7 +235,8 @@ class Batch:
         :raises FileExistsError: if there is anything of that name.
         """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        file = self._stack.enter_context(os.fdopen(descriptor, "wb", buffering=0))
+        file = os.fdopen(descriptor, "wb", buffering=0)
+        self._opened.append(file)
         write_all(file, content)
         self.add(file)
 

@@ -6,7 +6,7 @@ Metadata comes from inside the archive; what a form says is a claim that must ag
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -114,11 +114,10 @@ def check_digests(filename: str, digests: Digests, claims: Claims) -> None:
 
     :raises InvalidDistribution: if one differs.
     """
-    came = asdict(digests)
     for name in ("md5", "sha256", "blake2b_256"):
-        claimed = getattr(claims, name)
-        if claimed is not None and claimed.lower() != came[name]:
-            difference = f"{claimed[:16]!r}..., yet the bytes that came have {came[name][:16]!r}..."
+        claimed, came = getattr(claims, name), getattr(digests, name)
+        if claimed is not None and claimed.lower() != came:
+            difference = f"{claimed[:16]!r}..., yet the bytes that came have {came[:16]!r}..."
             reason = f"the form says {name} {difference}; send it again"
             raise InvalidDistribution(filename, (reason,))
 

@@ -158,6 +158,8 @@ class Sidecar:
 
     def with_yanked(self, reason: str | None) -> Sidecar:
         """Return the sidecar with another yank state; None: not yanked."""
+        if reason == self.file.yanked_reason:
+            return self
         return replace(self, file=replace(self.file, yanked_reason=reason))
 
     def to_json(self) -> dict[str, Any]:
