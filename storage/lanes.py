@@ -10,9 +10,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from storage.limits import KIB, MIB
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 THREADS = min(8, (os.cpu_count() or 1) + 2)  # one may have to wait for the disk
 TURN = 1 * MIB  # bytes; after so many a lane lets others have its thread
@@ -162,6 +165,8 @@ def in_background(work: Callable[[], None]) -> Future[None]:
     global _threads
     with _guard:
         if _threads is None:
+            from concurrent.futures import ThreadPoolExecutor  # not needed for a start
+
             _threads = ThreadPoolExecutor(THREADS, "stream")
         return _threads.submit(work)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -21,6 +20,7 @@ from storage.sidecars import Digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from typing_extensions import Buffer  # collections.abc.Buffer comes with Python 3.12
 

@@ -407,6 +407,31 @@ def test_a_body_is_handed_over_while_it_comes_in_and_occupies_no_thread(serve, a
         assert receiver.closed == 1
 
 
+def test_a_receiver_that_is_full_is_written_to_again_when_it_says_so(serve, app):
+    class Full(Receiver):
+        resume = None
+
+        def is_full(self, resume):
+            if self.body == b"hello":
+                self.resume = resume
+            return self.body == b"hello"
+
+    receiver = Full()
+    server = serve(app, lambda environ: receiver, idle_timeout=0.3)
+
+    with Client(server) as upload:
+        upload.send(post(b"hello", b"Content-Length: 11"))
+        wait_until(lambda: receiver.resume is not None)
+        upload.send(b"world!")
+        time.sleep(1)  # the client is not to blame for the waiting
+
+        assert receiver.body == b"hello"
+        assert ask(server, GET)[0] == 200
+        receiver.body += b" "
+        receiver.resume()
+        assert upload.answer()[2] == b"POST /upload hello world!"
+
+
 def test_the_gate_sees_the_environ_that_the_application_gets(serve, app):
     seen = []
 
