@@ -35,12 +35,14 @@ from app import create_app, make_gate
 from server import Server, ServerOptions, listening_socket
 from settings import Settings, SettingsError
 from storage.errors import printable
+from storage.files import set_waiting
 from storage.registry import Registry
 from storage.sidecars import SERVER_VERSION
 from storage.starting import Start, start
 from web.logs import AccessLog, without_secrets
 from web.metrics import Noted
 from web.workers import OBEYED, Workers
+from wire.threads import waiting
 
 # --- the server ---
 
@@ -140,6 +142,7 @@ def _make_server(settings: Settings, registry: Registry, listener: socket.socket
     )
     is_logged = logging.getLogger().isEnabledFor(logging.INFO)
     noted = Noted(app.extensions["packhouse.answers"], access_log if is_logged else None)
+    set_waiting(waiting)
     return Server(app, make_gate(app), options, listener, noted, app.extensions["packhouse.hot"])
 
 

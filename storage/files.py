@@ -19,7 +19,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self, TypeVar
@@ -48,6 +48,15 @@ def set_syncing(syncing: bool) -> None:
     _syncing = syncing
     if not syncing:
         _later.forget()
+
+
+_waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def set_waiting(waiting: Callable[[], AbstractContextManager[None]]) -> None:
+    """Enter what *waiting* returns wherever a thread waits for the disk or a lock: others may run meanwhile."""
+    global _waiting
+    _waiting = waiting
 
 
 # --- reading ---
@@ -185,7 +194,8 @@ def sync_directory(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with _waiting():
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -194,13 +204,15 @@ def sync_file(file: BinaryIO) -> None:
     """Wait until what was written to *file* is on disk."""
     file.flush()
     if _syncing:
-        os.fsync(file.fileno())
+        with _waiting():
+            os.fsync(file.fileno())
 
 
 def sync_data(file: BinaryIO) -> None:
     """Wait until the bytes of *file* are on disk; in the end it is to be synced all the same."""
     if _syncing:
-        os.fdatasync(file.fileno())
+        with _waiting():
+            os.fdatasync(file.fileno())
 
 
 def start_writing_back(file: BinaryIO) -> None:
@@ -252,8 +264,9 @@ class Batch:
 
     def sync(self) -> None:
         """Wait until the bytes of all are on disk; the directories that they stand in are not synced yet."""
-        for file in self._files:
-            sync_file(file)
+        with _waiting():
+            for file in self._files:
+                sync_file(file)
 
 
 def write_all(file: BinaryIO, content: bytes | bytearray | memoryview) -> None:
@@ -515,7 +528,8 @@ class _Queue:
         try:
             while not self.file_lock.is_locked:
                 try:
-                    self.file_lock.acquire(timeout=seconds)
+                    with _waiting() if seconds else nullcontext():
+                        self.file_lock.acquire(timeout=seconds)
                 except Timeout:
                     seconds = patience()
         except BaseException:
@@ -539,8 +553,9 @@ class _Queue:
             turn.acquire()
             self._turns.append(turn)
         try:
-            while not turn.acquire(timeout=patience()):
-                pass
+            with _waiting():
+                while not turn.acquire(timeout=patience()):
+                    pass
         except BaseException:
             with _guard:
                 is_waiting = turn in self._turns

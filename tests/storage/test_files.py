@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -642,3 +642,56 @@ def wait_until(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """How many threads wait for the disk or a lock: at the moment, and have done so in all."""
+    counts = {"now": 0, "in all": 0}
+
+    @contextmanager
+    def waiting():
+        counts["now"] += 1
+        counts["in all"] += 1
+        try:
+            yield
+        finally:
+            counts["now"] -= 1
+
+    monkeypatch.setattr(files, "_waiting", files._waiting)
+    files.set_waiting(waiting)
+    return counts
+
+
+def test_whoever_waits_for_the_disk_says_so(tmp_path, waits, monkeypatch):
+    synced = []
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(f"os.{name}", lambda descriptor: synced.append(waits["now"] > 0))
+    set_syncing(True)
+    try:
+        files.replace_file(tmp_path / "a", b"1")
+        files.append_line(tmp_path / "b", b"2")
+    finally:
+        set_syncing(False)
+
+    assert synced
+    assert all(synced)
+    assert waits["now"] == 0
+
+
+def test_whoever_waits_for_a_lock_says_so_and_whoever_gets_it_at_once_does_not(tmp_path, waits):
+    def take():
+        with lock(tmp_path / "l", "test"):
+            pass
+
+    with lock(tmp_path / "l", "test"):
+        assert waits["in all"] == 0
+        thread = threading.Thread(target=take)
+        thread.start()
+        deadline = time.monotonic() + 5
+        while not waits["now"] and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert waits["now"] == 1
+    thread.join()
+
+    assert waits["now"] == 0
