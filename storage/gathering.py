@@ -227,7 +227,7 @@ class Gathering(ABC, Generic[T]):
             return
         self._is_loaded = True
         try:
-            with _many_new_objects():
+            with many_new_objects():
                 document = read_json(self._file)
                 if document.get("format") == FORMAT:
                     self._kept = {
@@ -263,7 +263,7 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 @contextmanager
-def _many_new_objects() -> Iterator[None]:
+def many_new_objects() -> Iterator[None]:
     """Spare the garbage collector looking at them again and again: it would take half of the time."""
     was_enabled = gc.isenabled()
     gc.disable()

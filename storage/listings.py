@@ -24,6 +24,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
+from pathlib import Path
 
 from packaging.utils import NormalizedName
 
@@ -38,6 +39,7 @@ from storage.files import (
     put_file,
     status_of,
 )
+from storage.gathering import many_new_objects
 from storage.layout import COMPANION_SUFFIXES, RepositoryTree
 from storage.sidecars import File, file_from_row, file_to_row
 from storage.simple import ProjectDetail, Stats, judge, look_at
@@ -54,13 +56,21 @@ LARGE = 16_384  # bytes that a folder of so many names takes, by the system's ac
 FEW = 32  # changed files; more are sorted with all others, which is quicker then
 
 _STAMP = struct.Struct("<QqqqI")  # inode, size, mtime, ctime, mode
+_THREE_STAMPS = struct.Struct(f"<{'QqqqI' * 3}")
 _NO_STAMP = bytes(_STAMP.size)  # of what is not there
 
 
 def _stamp_of(stats: Stats) -> bytes:
     """Return what changes whenever one of the three does: as :class:`Signature`, with the mode, in less memory."""
-    artifact, sidecar, core_metadata = stats
-    return _stamp(artifact) + _stamp(sidecar) + _stamp(core_metadata)
+    a, s, m = stats
+    if a is None or s is None or m is None:
+        return _stamp(a) + _stamp(s) + _stamp(m)
+    # As _stamp() thrice, in half of the time: where there are many files, it is spent here.
+    return _THREE_STAMPS.pack(
+        *(a.st_ino, a.st_size, a.st_mtime_ns, a.st_ctime_ns, a.st_mode),
+        *(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_mode),
+        *(m.st_ino, m.st_size, m.st_mtime_ns, m.st_ctime_ns, m.st_mode),
+    )
 
 
 def _stamp(status: os.stat_result | None) -> bytes:
@@ -388,26 +398,27 @@ def _load(
     path = tree.listing_file(project)
     if len(names) < MIN_DERIVED or not is_directory(tree.index):
         return {}, {}
-    files: dict[str, File] = {}
-    stamps: dict[str, bytes] = {}
     try:
-        with open_regular(path) as source:
-            head, _, body = source.read().partition(b"\n")
-        document = json.loads(head)
-        if document["format"] != FORMAT:
-            return {}, {}
-        if document["blake2b"] != hashlib.blake2b(body).hexdigest():
-            raise ValueError("has another digest than it says")
-        for *row, stamp in json.loads(body):
-            file = file_from_row(row, project)
-            if file.filename in names:
-                files[file.filename], stamps[file.filename] = file, a2b_base64(stamp)
+        with many_new_objects():
+            known = _read_derived(path, project)
     except OSError:
         return {}, {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("%s is damaged (%s) and will be written anew", path, error)
         return {}, {}
-    return files, stamps
+    there = [(file, stamp) for file, stamp in known if file.filename in names]
+    return {file.filename: file for file, _ in there}, {file.filename: stamp for file, stamp in there}
+
+
+def _read_derived(path: Path, project: NormalizedName) -> list[tuple[File, bytes]]:
+    with open_regular(path) as source:
+        head, _, body = source.read().partition(b"\n")
+    document = json.loads(head)
+    if document["format"] != FORMAT:
+        return []
+    if document["blake2b"] != hashlib.blake2b(body).hexdigest():
+        raise ValueError("has another digest than it says")
+    return [(file_from_row(row, project), a2b_base64(stamp)) for *row, stamp in json.loads(body)]
 
 
 def _write(tree: RepositoryTree, project: NormalizedName, listing: Listing) -> None:
