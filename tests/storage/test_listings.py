@@ -275,9 +275,9 @@ def later(monkeypatch):
 
 
 def test_an_answer_holds_while_nothing_happens(watched, monkeypatch):
-    assert watched.holds()
+    assert watched.holds({})
     later(monkeypatch)
-    assert watched.holds()
+    assert watched.holds({})
 
 
 @pytest.mark.parametrize("suffix", ["", ".json", ".metadata"])
@@ -287,13 +287,13 @@ def test_an_answer_holds_no_longer_once_a_file_was_changed_in_place(watched, rep
     path.write_bytes(path.read_bytes())
     later(monkeypatch)
 
-    assert not watched.holds()
+    assert not watched.holds({})
 
 
 def test_an_answer_holds_no_longer_once_the_status_was_changed(watched, repository):
     repository.change_status("toolbox", ProjectStatus(Status.QUARANTINED), TESTER)
 
-    assert not watched.holds()
+    assert not watched.holds({})
 
 
 # --- the derived file ---
