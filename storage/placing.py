@@ -51,7 +51,7 @@ class Bundle:
 
 
 def place_file(tree: RepositoryTree, bundle: Bundle) -> None:
-    """Make the file visible; whole and on disk when this returns.
+    """Make the file visible, and whole for whoever sees it; on disk once :func:`sync_place` has returned.
 
     :raises NameBlocked: if there is anything of its name, or of what goes with it; it is left untouched.
     """
@@ -72,7 +72,16 @@ def _place_in_project(tree: RepositoryTree, bundle: Bundle) -> None:
         # Sidecar first: whoever sees the artifact, even after a power cut, can rely on its sidecar.
         sync_directory(artifact.parent)
         link_unsynced(bundle.artifact, artifact)  # commit
-    sync_directory(artifact.parent)
+
+
+def sync_place(tree: RepositoryTree, project: NormalizedName) -> None:
+    """Wait until the files that were placed in *project* are on disk.
+
+    The lock is not needed for it, and others should not have to wait: whatever they do to a file that is not on
+    disk yet is promised only when they have synced the same folder.
+    """
+    with suppress(FileNotFoundError):  # deleted since with all its files, durably
+        sync_directory(tree.project(project))
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def check_digests(filename: str, digests: Digests, claims: Claims) -> None:
 
 
 def publish(tree: RepositoryTree, upload: Upload, *, reuse_filenames: bool) -> Added:
-    """Make *upload* visible; on disk and listed when this returns. The caller holds the project's lock.
+    """Make *upload* visible; on disk once :func:`sync_place` has returned. The caller holds the project's lock.
 
     The same bytes under the same name are no change; they mend the stored file if it was damaged.
 

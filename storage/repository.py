@@ -49,7 +49,7 @@ from storage.layout import ATTESTATIONS_SUFFIX, STATUS_FILE, RepositoryTree
 from storage.limits import Limits
 from storage.listings import LISTINGS, Listing, note_replacing
 from storage.names import parse_filename
-from storage.placing import place_file, withdraw_file
+from storage.placing import place_file, sync_place, withdraw_file
 from storage.publishing import (
     Added,
     Claims,
@@ -299,6 +299,7 @@ class Repository:
         with self.locked(upload.sidecar.file.project):
             added = publish(self.tree, upload, reuse_filenames=settings.reuse_filenames)
         if added.created:
+            self._sync_place(added.sidecar.file.project)
             self._record("published", actor, added.sidecar.file)
         return added
 
@@ -432,6 +433,7 @@ class Repository:
             standing = find_standing(self.tree, entry.sidecar)
             if standing is None:
                 place_file(self.tree, bundle)
+                sync_place(self.tree, project)
             else:
                 mend_file(self.tree, Upload(entry.sidecar, bundle), standing)
             drop_from_trash(self.tree, entry)
@@ -467,6 +469,15 @@ class Repository:
         return purged
 
     # --- pieces ---
+
+    def _sync_place(self, project: NormalizedName) -> None:
+        """Wait until what was published to *project* is on disk; nobody has to hold its lock for that.
+
+        :raises RepositoryNotFound: if the repository is gone, or called otherwise, before it was.
+        """
+        sync_place(self.tree, project)
+        if not is_regular(self.tree.repository_file):
+            raise RepositoryNotFound(self.org, self.slug)
 
     @contextmanager
     def locked(self, project: str) -> Iterator[None]:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from storage import placing
+from storage import repository as repository_module
 from storage.errors import (
     FileAlreadyExists,
     FileNotFound,
@@ -636,3 +638,60 @@ def test_a_new_repository_stands_on_its_own(registry, repository, add):
 
     assert other.projects() == []
     assert add_to(other, WHEEL, make_wheel(summary="other")[1]).created
+
+
+# --- waiting for the disk ---
+
+
+def test_nobody_waits_for_a_project_while_the_last_file_goes_to_disk(repository, add, monkeypatch):
+    real, locked = repository_module.sync_place, []
+
+    def sync_place(tree, project):
+        with repository.locked(project):
+            locked.append(project)
+        assert [file.filename for file in repository.project(project).files] == [WHEEL]
+        real(tree, project)
+
+    monkeypatch.setattr(repository_module, "sync_place", sync_place)
+    add(*make_wheel())
+
+    assert locked == ["toolbox"]
+
+
+def test_a_file_that_is_deleted_before_it_was_on_disk_is_deleted(repository, add, monkeypatch):
+    real = repository_module.sync_place
+
+    def sync_place(tree, project):
+        repository.delete_file(project, WHEEL, TESTER)
+        real(tree, project)
+
+    monkeypatch.setattr(repository_module, "sync_place", sync_place)
+
+    assert add(*make_wheel()).created
+    assert repository.projects() == []
+    assert [entry.sidecar.file.filename for entry in repository.trash()] == [WHEEL]
+
+
+def test_an_upload_to_a_repository_that_goes_away_before_it_was_on_disk_is_none(
+    registry, repository, add, monkeypatch
+):
+    def sync_place(tree, project):
+        registry.delete_repository(ORG, REPO)
+
+    monkeypatch.setattr(repository_module, "sync_place", sync_place)
+
+    with pytest.raises(RepositoryNotFound):
+        add(*make_wheel())
+
+
+def test_an_upload_that_fails_leaves_nothing_among_the_files_of_its_project(repository, add, monkeypatch):
+    add(*make_wheel())
+
+    def link(source, target):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(placing, "link_unsynced", link)
+    with pytest.raises(OSError, match="Input/output"):
+        add(*make_wheel(version="2.0"))
+
+    assert not list(repository.tree.project("toolbox").glob("*2.0*"))
