@@ -224,8 +224,10 @@ def verify_members(
         findings.warn("RECORD does not list itself.")
     for entry in archive.entries:
         row = rows.pop(entry.name, None) if rows is not None else None
-        with findings.collecting():
+        try:
             _verify(archive, entry, row, entry.name in exempt or entry.is_folder or rows is None, comparison)
+        except Refused as error:
+            findings.refuse(str(error))
     if rows is not None:
         comparison.absent = [path for path in rows if path not in exempt and path[-1:] != "/"]
     for sentence in comparison.sentences():

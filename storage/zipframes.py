@@ -158,7 +158,7 @@ def _read_central_header(file: BinaryIO) -> tuple[ZipEntry, int, int]:
     if signature != b"PK\x01\x02":
         raise Refused("The ZIP archive's directory has an unknown record in it.")
     name = _decode_path(_read_exactly(file, path_size))
-    extras = _read_extras(_read_exactly(file, extra_size), name)
+    extras = _read_extras(_read_exactly(file, extra_size), name) if extra_size else {}
     size, packed, offset = _resolve_zip64(extras, (size, packed, offset), name)
     if comment_size:
         raise Refused(f"{describe(name)} carries a comment; the ZIP archive must be written without them.")
@@ -212,6 +212,8 @@ def _resolve_zip64(extras: dict[int, bytes], values: tuple[int, ...], name: str)
     Readers take either only the values that do not fit their 32 bits or every value by its position: both must
     come to the same.
     """
+    if _ZIP64 not in extras and _MAX32 not in values:
+        return values
     extra = extras.get(_ZIP64, b"")
     if len(extra) not in (0, 8, 16, 24, 28):
         raise Refused(f"{describe(name)} has a malformed ZIP64 field in its header.")
@@ -259,7 +261,7 @@ def _check_local_header(file: BinaryIO, entry: ZipEntry) -> int:
         raise Refused(f"{describe(entry.name)} has no header of its own where the directory says.")
     if _read_exactly(file, path_size) != entry.name.encode():
         raise Refused(f"{describe(entry.name)} is called otherwise in its own header.")
-    extras = _read_extras(_read_exactly(file, extra_size), entry.name)
+    extras = _read_extras(_read_exactly(file, extra_size), entry.name) if extra_size else {}
     length: int = _LOCAL.size + path_size + extra_size
     size, packed = _resolve_zip64(extras, (size, packed), entry.name)
     streamed = flags & _DESCRIPTOR

@@ -5,6 +5,7 @@ The framing itself is read by :mod:`storage.zipframes`.
 
 from __future__ import annotations
 
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 from storage.archives import (
     CHUNK,
+    MAX_PATH_DEPTH,
     Contents,
     Findings,
     Inflater,
@@ -139,7 +141,14 @@ def _check_members(entries: list[ZipEntry], findings: Findings) -> None:
         findings.refuse(f"{describe(below)} lies below a file, not a folder.")
 
 
+# What nearly all paths look like, and none of the faults below: they need another character or a dot in front.
+_PLAIN_PATH = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*", re.ASCII)
+_MAX_PLAIN = 2 * MAX_PATH_DEPTH - 1  # characters; in so many there are not too many folders
+
+
 def _path_fault(path: str) -> str | None:
+    if len(path) <= _MAX_PLAIN and _PLAIN_PATH.fullmatch(path):
+        return None
     if fault := path_fault(path):
         return fault
     if "\\" in path:
@@ -152,6 +161,8 @@ def _path_fault(path: str) -> str | None:
 
 
 def _mode_fault(entry: ZipEntry) -> str | None:
+    if stat.S_ISREG(entry.mode) and not entry.is_folder:
+        return None
     if stat.S_ISLNK(entry.mode):
         return "is a symbolic link; put a copy of the file in its place"
     if stat.S_IFMT(entry.mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
