@@ -24,12 +24,12 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self, TypeVar
 
-from filelock import FileLock, Timeout
-
 from storage.errors import StorageBusy, StorageFailing, StorageFull, Unavailable
 
 if TYPE_CHECKING:
     from functools import _lru_cache_wrapper
+
+    from filelock import FileLock
 
 LOCK_TIMEOUT = 8.0  # seconds; the answer is to be there within ten
 LOCK_POLL_INTERVAL = 0.005  # seconds
@@ -523,6 +523,8 @@ class _Queue:
 
     def acquire(self, patience: Callable[[], float]) -> None:
         """Take the lock; *patience* returns for how many seconds to wait until it is asked again, or raises."""
+        from filelock import Timeout  # here and below: a start takes no lock, and importing it takes a while
+
         self._take_turn(patience)
         seconds = 0.0
         try:
@@ -619,6 +621,8 @@ def _in_queue(path: Path) -> Iterator[tuple[_Queue, bool]]:
 
 
 def _new_lock(path: Path) -> FileLock:
+    from filelock import FileLock
+
     return FileLock(path, poll_interval=LOCK_POLL_INTERVAL, thread_local=False)  # as queues hand it on
 
 

@@ -37,6 +37,9 @@ def start(registry: Registry, hash_password: Callable[[str], str]) -> Start | No
 
     A start that was killed in between is done over: its password and tokens, which nobody has seen, are replaced.
     """
+    # Looked at in this order, and with the lock again: a first start begins with this file, and ends without it.
+    if _holds_anything(registry.tree) and not is_regular(registry.tree.starting_file):
+        return None
     with lock(registry.tree.starting_lock_file, "the first start", registry.lock_timeout):
         if not is_regular(registry.tree.starting_file):
             if _holds_anything(registry.tree):

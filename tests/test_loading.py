@@ -8,6 +8,8 @@ import sys
 import pytest
 from werkzeug.routing import Map, Rule
 
+from storage.registry import Registry
+from storage.repository import RepositorySettings
 from tests.conftest import HERE, program_environment
 from web.routing import Later, Route
 
@@ -19,11 +21,11 @@ import cli, serving
 from app import create_app
 from settings import Settings
 from storage.registry import Registry
-from storage.repository import RepositorySettings
+from storage.starting import start
 
 registry = Registry(Path(sys.argv[1]))
-registry.create_organization("acme")
-registry.create_repository("acme", "main", RepositorySettings(name="Main", private=False))
+registry.sweep()
+assert start(registry, None) is None
 client = create_app(Settings(storage=Path(sys.argv[1])), registry).test_client()
 assert client.get("/acme/main/pypi/simple/").status_code == 200
 assert client.get("/acme/main/pypi/simple/none/").status_code == 404
@@ -33,7 +35,11 @@ print("\\n".join(sys.modules))
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory) -> set[str]:
-    command = [sys.executable, "-c", FIRST_PAGE, tmp_path_factory.mktemp("loading") / "data"]
+    folder = tmp_path_factory.mktemp("loading") / "data"
+    registry = Registry(folder)
+    registry.create_organization("acme")
+    registry.create_repository("acme", "main", RepositorySettings(name="Main", private=False))
+    command = [sys.executable, "-c", FIRST_PAGE, folder]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=60, env=program_environment(), cwd=HERE
     )
@@ -46,6 +52,7 @@ def loaded(tmp_path_factory) -> set[str]:
     [
         "backports.zstd",
         "compression.zstd",
+        "filelock",
         "flask_wtf",
         "nh3",
         "packaging.metadata",
