@@ -36,7 +36,8 @@ FORMAT = 1
 # than writing it.
 UNWRITTEN = 100
 WRITE_INTERVAL = 30.0  # seconds between two writes while very many are read: what a restart then loses
-FEW = 50  # that are always waited for
+# So few are waited for longer, be the disk ever so slow: who has just published something looks for it.
+FEW, PATIENCE_WITH_FEW = 50, 8.0  # projects, seconds
 MIN_PAUSE = 0.001  # seconds after each that is read while nobody waits
 
 T = TypeVar("T")
@@ -108,7 +109,7 @@ class Gathering(ABC, Generic[T]):
     # --- looking ---
 
     def look(self, patience: float) -> Gathered[T]:
-        """Return what is there now; what has changed is read for at most *patience* seconds.
+        """Return what is there now; what has changed is read for at most *patience* seconds, few for longer.
 
         While very many are read, only the first look waits for them: the others would wait in vain.
         """
@@ -117,7 +118,10 @@ class Gathering(ABC, Generic[T]):
             wanted = self._find_changed()
             if wanted:
                 self._read_soon()
-                self._wait(0.0 if self._is_behind and len(wanted) > FEW else patience)
+                if len(wanted) <= FEW:
+                    self._wait(max(patience, PATIENCE_WITH_FEW))
+                elif not self._is_behind:
+                    self._wait(patience)
             unread = [name for name in wanted if name in self._pending or name == self._reading]
             self._is_behind = bool(unread)
             values = {name: kept.value for name, kept in self._kept.items()}

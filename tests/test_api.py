@@ -204,6 +204,7 @@ def make_look_settled(repository: Repository) -> None:
 @pytest.mark.parametrize("path", [PACKAGES, f"{V1}/search.json?q=a", f"{V1}/packages/python.json"])
 def test_a_list_that_cannot_be_complete_yet_is_to_be_asked_for_again(call, filled, monkeypatch, path):
     monkeypatch.setattr("storage.catalog.PATIENCE", 0.0)
+    monkeypatch.setattr("storage.gathering.FEW", 0)
     may_read = threading.Event()
     monkeypatch.setattr("storage.catalog.read_entries", lambda tree, project: may_read.wait(20) and ())
 

@@ -68,6 +68,12 @@ def write(tmp_path):
 
 
 @pytest.fixture
+def _very_many(monkeypatch):
+    """A single project is too many to be waited for with special patience."""
+    monkeypatch.setattr(gathering, "FEW", 0)
+
+
+@pytest.fixture
 def _settled(monkeypatch):
     monkeypatch.setattr(Signature, "is_settled", lambda self: True)
 
@@ -88,6 +94,7 @@ def test_a_few_are_read_at_once(numbers, write):
     assert (found.values, found.missing) == ({"one": 1, "two": 2}, 0)
 
 
+@pytest.mark.usefixtures("_very_many")
 def test_a_look_ends_with_its_patience_and_says_what_is_missing_while_reading_goes_on(numbers, write):
     for number in range(3):
         write(f"p{number}", number)
@@ -102,9 +109,8 @@ def test_a_look_ends_with_its_patience_and_says_what_is_missing_while_reading_go
     assert later.values == {"p0": 0, "p1": 1, "p2": 2}
 
 
-@pytest.mark.usefixtures("_settled")
-def test_while_very_many_are_read_only_the_first_look_waits(numbers, write, monkeypatch):
-    monkeypatch.setattr(gathering, "FEW", 0)
+@pytest.mark.usefixtures("_settled", "_very_many")
+def test_while_very_many_are_read_only_the_first_look_waits(numbers, write):
     write("one", 1)
     numbers.may_read.clear()
     numbers.look(0.01)
@@ -130,10 +136,21 @@ def test_what_changed_last_is_read_first(numbers, write):
 
 
 @pytest.mark.usefixtures("_settled")
-def test_what_changes_while_it_is_read_is_read_again(numbers, write):
+def test_few_are_waited_for_even_without_patience(numbers, write):
     write("one", 1)
     numbers.may_read.clear()
-    numbers.look(0.0)
+    threading.Timer(0.05, numbers.may_read.set).start()
+
+    assert numbers.look(0.0).values == {"one": 1}
+
+
+@pytest.mark.usefixtures("_settled")
+def test_what_changes_while_it_is_read_is_read_again(numbers, write, monkeypatch):
+    write("one", 1)
+    numbers.may_read.clear()
+    with monkeypatch.context() as very_many:
+        very_many.setattr(gathering, "FEW", 0)
+        numbers.look(0.0)
     assert numbers.begun.wait(LONG)
 
     write("one", 2)
@@ -226,6 +243,7 @@ def test_a_derived_file_that_cannot_be_written_is_done_without(numbers, write, m
     assert "could not be written" in caplog.text
 
 
+@pytest.mark.usefixtures("_very_many")
 def test_the_thread_ends_with_its_work_and_keeps_no_process_alive(numbers, write):
     write("one", 1)
     numbers.may_read.clear()
@@ -284,6 +302,7 @@ def test_a_derived_file_may_be_deleted_or_damaged(
     assert path.read_bytes() == whole
 
 
+@pytest.mark.usefixtures("_very_many")
 def test_a_list_for_programs_is_never_short(repository, add, monkeypatch):
     add(*make_wheel("one"))
     monkeypatch.setattr("storage.catalog.PATIENCE", 0.01)
@@ -296,10 +315,12 @@ def test_a_list_for_programs_is_never_short(repository, add, monkeypatch):
             ask()
     may_read.set()
     wait_for_the_thread(catalog._projects)
+    monkeypatch.setattr(gathering, "FEW", 1)
 
     assert list(catalog.newest_first()) == []
 
 
+@pytest.mark.usefixtures("_very_many")
 def test_an_overview_says_how_much_of_it_is_missing(repository, add, monkeypatch):
     add(*make_wheel("one"))
     monkeypatch.setattr("storage.summaries.PATIENCE", 0.01)
@@ -311,6 +332,7 @@ def test_an_overview_says_how_much_of_it_is_missing(repository, add, monkeypatch
     early = summaries.overview()
     may_read.set()
     wait_for_the_thread(summaries._projects)
+    monkeypatch.setattr(gathering, "FEW", 1)
     later = summaries.overview()
 
     assert (early.projects, early.missing, early.is_empty) == ((), 1, False)
