@@ -7,9 +7,11 @@ after a while; whoever feeds it stops then, so that memory stays bounded however
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from storage.limits import KIB, MIB
@@ -17,7 +19,8 @@ from storage.limits import KIB, MIB
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-THREADS = min(8, (os.cpu_count() or 1) + 2)  # one may have to wait for the disk
+THREADS = min(8, (os.cpu_count() or 1) + 1)  # one may have to wait for the disk
+NICENESS = 10  # of these threads: whoever asks for a page meanwhile should not have to wait for a processor
 TURN = 1 * MIB  # bytes; after so many a lane lets others have its thread
 ALL_STREAMS = 8 * MIB  # bytes that wait in all streams together, as far as each has its share
 LEAST_SHARE = 512 * KIB  # bytes that may wait in one stream, however many there are
@@ -160,6 +163,13 @@ def _share() -> int:
     return max(LEAST_SHARE, ALL_STREAMS // (len(_streams) or 1))
 
 
+def _give_way() -> None:
+    """Let all other threads go first."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
 def in_background(work: Callable[[], None]) -> Future[None]:
     """Let one of the threads do *work*."""
     global _threads
@@ -167,7 +177,7 @@ def in_background(work: Callable[[], None]) -> Future[None]:
         if _threads is None:
             from concurrent.futures import ThreadPoolExecutor  # not needed for a start
 
-            _threads = ThreadPoolExecutor(THREADS, "stream")
+            _threads = ThreadPoolExecutor(THREADS, "stream", _give_way)
         return _threads.submit(work)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 
@@ -67,6 +69,17 @@ def test_the_first_error_ends_the_stream():
 
     assert PIECES[1] not in taken
     assert not stream.is_full(lambda: None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_whoever_answers_requests_goes_before_those_who_hash():
+    priorities = []
+    stream = Stream([lambda piece: priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))])
+    stream.put(PIECES[0])
+    stream.finish()
+
+    ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert priorities[0] == max(ours, lanes.NICENESS)
 
 
 def test_an_abandoned_stream_ends_without_anybody_waiting():
