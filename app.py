@@ -54,7 +54,7 @@ from werkzeug.exceptions import (
 )
 from werkzeug.http import http_date, parse_range_header
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import Rule
+from werkzeug.routing import Rule as WerkzeugRule
 from werkzeug.wsgi import wrap_file
 
 from server import HEAD_KEY, BodyReceiver, Refusal
@@ -89,6 +89,7 @@ from web.access import (
     FORM_METHODS,
     NO_CREDENTIAL,
     RULES,
+    Rule,
     admit,
     base_url,
     csrf_token,
@@ -1011,7 +1012,7 @@ def create_app(settings: Settings, registry: Registry) -> Flask:
     return app
 
 
-def is_unguarded(app: Flask, route: Rule) -> bool:
+def is_unguarded(app: Flask, route: WerkzeugRule) -> bool:
     """Whether the rule of a view demands a scope, and the address does not say on which repository."""
     rule = RULES.get(app.view_functions[route.endpoint])
     return rule is not None and rule.scope is not None and not {"org", "repo"} <= route.arguments
@@ -1022,7 +1023,7 @@ def protect(response: Response) -> Response:
     headers = response.headers
     if "Location" in headers:
         headers["Location"] = within_origin(headers["Location"])
-    rule = rule_of_request()
+    rule: Rule | None = g.get("rule")
     if rule is not None and rule.page:
         headers["Cache-Control"] = "private, no-store"
     if vary := g.get("vary"):

@@ -77,7 +77,7 @@ class RepositoryTree:
 
     def artifact(self, project: NormalizedName, filename: str) -> Path:
         """The wheel or sdist itself."""
-        return self.project(project) / filename
+        return _join(self.project(project), filename)
 
     def sidecar(self, project: NormalizedName, filename: str) -> Path:
         """The sidecar of *filename*."""
@@ -93,7 +93,7 @@ class RepositoryTree:
 
     def status_file(self, project: NormalizedName) -> Path:
         """The status of a project (PEP 792)."""
-        return self.project(project) / STATUS_FILE
+        return _join(self.project(project), STATUS_FILE)
 
     @property
     def trash(self) -> Path:

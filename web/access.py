@@ -252,7 +252,7 @@ def admit(endpoint: str | None, values: dict[str, Any] | None) -> None:
 
     ``<org>/<repo>`` of the address becomes the view's ``repository``.
     """
-    rule = rule_of_request()
+    rule = g.rule = RULES.get(current_app.view_functions.get(endpoint or ""))
     if rule is None or values is None:
         return
     caller = identify() if rule.scope is not None or rule.page else None
