@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CALLER_KEY = "packhouse.caller"  # environ key: who was found to be asking, in a word
 
 FLUSH_INTERVAL = 0.2  # seconds; what kill -9 may take from the log
+LINES_PER_WRITE = 500  # putting more together would keep everybody else from running for long
 MAX_WAITING = 50_000  # lines; more have to wait until some are written
 
 _TOKEN = re.compile(r"(pkh(?:_|%5f)[0-9a-f]{12})(?:_|%5f)[0-9a-f]+", re.IGNORECASE)
@@ -80,10 +81,13 @@ class AccessLog:
     def flush(self) -> None:
         """Write what waits; returns when it is written."""
         with self._lock:
-            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            data = "".join(lines).encode("utf-8", "backslashreplace")
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            left = len(self._waiting)
+            while left:
+                lines = [self._waiting.popleft() for _ in range(min(left, LINES_PER_WRITE))]
+                left -= len(lines)
+                data = "".join(lines).encode("utf-8", "backslashreplace")
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
 
     def _run(self) -> None:
         while True:
