@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData
@@ -95,6 +95,7 @@ def test_a_form_is_read_alike_however_it_is_cut(form, size):
     assert read(cut(form, size)) == read_by_werkzeug(form)
 
 
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"--edge", b"--", b"-", b"edge", b" ", b"x", b"\0" * 40])),
     st.integers(1, 30),
