@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from storage.files import (
     remove_file,
     remove_tree,
     replace_file,
+    status_of,
     sweep,
 )
 from storage.layout import COMPANION_SUFFIXES, STATUS_FILE
@@ -164,7 +166,10 @@ def check_repository(
     yield from (Finding(str(path), _STRAY) for path in _visible(tree.root) if path not in own)
     sweep(tree.temporary)
     for path in _visible(tree.packages):
-        if is_directory(path) and is_normalized_project(path.name):
+        status = status_of(path)  # one look: a project comes and goes with its files
+        if status is None:
+            continue
+        if stat.S_ISDIR(status.st_mode) and is_normalized_project(path.name):
             yield from _check_project(repository, NormalizedName(path.name), repair=repair, progress=progress)
         else:
             yield Finding(str(path), _STRAY)
