@@ -25,7 +25,7 @@ from storage.listings import Listings, note_replacing
 from storage.registry import Registry
 from storage.repository import RepositorySettings
 from storage.simple import project_detail
-from storage.statuses import ProjectStatus, Status
+from storage.statuses import ProjectClosed, ProjectStatus, Status
 from storage.watching import Watch
 from tests.conftest import ORG, REPO, TESTER, add_to
 from tests.storage.makers import make_wheel
@@ -253,6 +253,29 @@ def test_what_is_damaged_is_listed_as_soon_as_it_is_mended(repository, add, list
     add(filename, content)
 
     assert names(listings.listing(repository.tree, "toolbox")) == [filename]
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_what_has_just_changed_is_judged_again_in_every_look(repository, add, listings, judged):
+    add(*wheel("1.0"))
+
+    found = [listings.listing(repository.tree, "toolbox") for _ in range(3)]
+
+    assert judged == [wheel("1.0")[0]] * 3
+    assert found[0] is not found[1]
+
+
+@pytest.mark.usefixtures("settled", "everything_is_large")
+def test_a_file_that_could_not_be_read_is_judged_again_in_the_next_look(repository, add, listings, monkeypatch):
+    add(*wheel("1.0"))
+    tick()
+    monkeypatch.setattr(storage.listings, "judge", lambda *_: (None, False))
+    assert names(listings.listing(repository.tree, "toolbox")) == []
+    monkeypatch.undo()
+
+    os.utime(repository.tree.project("toolbox"))
+
+    assert names(listings.listing(repository.tree, "toolbox")) == [wheel("1.0")[0]]
 
 
 # --- the watch of an answer ---
@@ -495,7 +518,7 @@ class History(RuleBasedStateMachine):
 
     @rule(version=st.sampled_from(VERSIONS), variant=st.integers(0, 1))
     def publish(self, version, variant):
-        with suppress(FileAlreadyExists):
+        with suppress(FileAlreadyExists, ProjectClosed):
             add_to(self.repository, *content_of(version, variant))
 
     @rule(version=st.sampled_from(VERSIONS))
@@ -523,6 +546,19 @@ class History(RuleBasedStateMachine):
         with suppress(FileNotFound):
             for reason in ("cc", "dd", "ee"):
                 self.repository.yank_file("toolbox", content_of(version, 0)[0], reason, TESTER)
+
+    @rule(version=st.sampled_from(VERSIONS), variant=st.integers(0, 1))
+    def put_other_bytes_in_its_place(self, version, variant):
+        with suppress(FileNotFound, ProjectClosed):
+            self.repository.delete_file("toolbox", content_of(version, 0)[0], TESTER)
+            add_to(self.repository, *content_of(version, variant))
+
+    @rule(version=st.sampled_from(VERSIONS), variant=st.integers(0, 1))
+    def lose_the_sidecar_and_send_the_file_again(self, version, variant):
+        filename, content = content_of(version, variant)
+        self.repository.tree.sidecar("toolbox", filename).unlink(missing_ok=True)
+        with suppress(FileAlreadyExists, ProjectClosed):
+            add_to(self.repository, filename, content)
 
     @rule(status=st.sampled_from([Status.ACTIVE, Status.DEPRECATED, Status.QUARANTINED]))
     def change_status(self, status):
