@@ -123,6 +123,20 @@ def test_everything_is_looked_at_after_a_file_was_replaced(repository, add, list
 
 
 @pytest.mark.usefixtures("settled", "everything_is_large")
+def test_everything_is_looked_at_after_a_file_was_mended(repository, add, listings):
+    add(*wheel("1.0"))
+    tick()
+    listings.listing(repository.tree, "toolbox")
+
+    repository.tree.sidecar("toolbox", wheel("1.0")[0]).unlink()
+    add(*wheel("1.0"))
+    tick()
+
+    # The sidecar that was written anew has another time.
+    assert listings.listing(repository.tree, "toolbox").detail == project_detail(repository.tree, "toolbox")
+
+
+@pytest.mark.usefixtures("settled", "everything_is_large")
 def test_a_file_changed_in_place_is_seen_by_the_next_thorough_look(repository, add, listings, monkeypatch):
     add(*wheel("1.0"))
     tick()
