@@ -304,11 +304,20 @@ def download_file(repository: Repository, name: str, filename: str) -> ResponseR
     """An artifact, byte for byte as uploaded, or its core metadata (PEP 658)."""
     project = requested_project(name)
     if filename.endswith(CORE_METADATA_SUFFIX):
-        file, content = repository.core_metadata(project, filename.removesuffix(CORE_METADATA_SUFFIX))
-        etag = file.core_metadata_sha256 or ""
-        text = "text/plain; charset=utf-8"
-        return send(repository, io.BytesIO(content), len(content), etag, text, file.upload_time)
+        return send_core_metadata(repository, project, filename.removesuffix(CORE_METADATA_SUFFIX))
     return send_artifact(repository, project, filename)
+
+
+def send_core_metadata(repository: Repository, project: NormalizedName, filename: str) -> Response:
+    """Answer with the core metadata of a file; kept ready like a page, for every resolver asks for it."""
+    watch = (
+        keep_answer(repository, repository.tree.project(project)) if "HTTP_RANGE" not in request.environ else None
+    )
+    if watch is not None:
+        watch.add(repository.watch_file(project, filename))
+    file, content = repository.core_metadata(project, filename)
+    etag, text = file.core_metadata_sha256 or "", "text/plain; charset=utf-8"
+    return send(repository, io.BytesIO(content), len(content), etag, text, file.upload_time)
 
 
 def send_artifact(repository: Repository, project: NormalizedName, filename: str) -> Response:

@@ -168,6 +168,15 @@ class FilesWatch:
         return True
 
 
+def watch_file(tree: RepositoryTree, project: NormalizedName, filename: str) -> FilesWatch:
+    """Return what sees that one file, as it is now, is changed in place."""
+    folder, status_file = str(tree.project(project)), str(tree.status_file(project))
+    stamps = {filename: _stamp_of(look_at(folder, filename))}
+    return FilesWatch(
+        folder, stamps, status_file, _stamp(status_of(status_file)), time.monotonic() + THOROUGH_LOOK_INTERVAL
+    )
+
+
 class Listings:
     """The listings that this process keeps; safe for use by many threads."""
 

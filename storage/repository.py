@@ -47,7 +47,7 @@ from storage.files import (
 )
 from storage.layout import ATTESTATIONS_SUFFIX, STATUS_FILE, RepositoryTree
 from storage.limits import Limits
-from storage.listings import LISTINGS, Listing, note_replacing
+from storage.listings import LISTINGS, FilesWatch, Listing, note_replacing, watch_file
 from storage.names import parse_filename
 from storage.placing import place_file, sync_place, withdraw_file
 from storage.publishing import (
@@ -244,6 +244,15 @@ class Repository:
         if hashlib.sha256(content).hexdigest() != file.core_metadata_sha256:
             raise FileNotFound(f"{filename}.metadata")
         return file, content
+
+    def watch_file(self, project: NormalizedName, filename: str) -> FilesWatch:
+        """Return what tells whether a file is as it is now: called before it is read.
+
+        :raises FileNotFound: if no file of *project* is called so.
+        """
+        if project_of(filename) != project:
+            raise FileNotFound(filename)
+        return watch_file(self.tree, project, filename)
 
     def attestations(self, project: NormalizedName, filename: str) -> bytes | None:
         """Return the PEP 740 attestations of a file, verbatim as they were uploaded; None if there are none."""

@@ -168,6 +168,36 @@ def test_a_new_file_is_on_the_very_next_page(site: Site):
     assert b"toolbox-2.0-py3-none-any.whl" in body
 
 
+METADATA = "/acme/open/pypi/files/anvil/anvil-1.0-py3-none-any.whl.metadata"
+
+
+def test_core_metadata_is_given_again_by_the_second_road_until_its_project_changes(site: Site):
+    requests = [head(METADATA, agent="metadata"), head(METADATA, "HEAD"), head(METADATA, Range="bytes=0-9")]
+    time.sleep(SETTLED)
+    first = site.ask(*requests)
+    assert site.ask(*requests) == first
+    assert site.ask(requests[0]) == first[:1]
+    assert site.is_hot("metadata")
+    assert first[0][1].startswith(b"Metadata-Version: ")
+    assert first[2][1] == first[0][1][:10]
+
+    repository = site.repository("open")
+    quarantined = ProjectStatus(Status.QUARANTINED, "looks bad")
+    status, _ = changed(site, requests[0], lambda: repository.change_status("anvil", quarantined, TESTER))
+    repository.change_status("anvil", ProjectStatus(), TESTER)
+
+    assert status.startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "other-1.0.tar.gz", "anvil-1.0.tar.gz", ""])
+def test_core_metadata_that_is_not_there_is_404_on_both_roads(site: Site, name):
+    request = head(f"/acme/open/pypi/files/anvil/{name}.metadata")
+
+    answers = [site.ask(request)[0][0] for _ in range(2)]
+
+    assert all(answer.startswith(b"HTTP/1.1 404") for answer in answers)
+
+
 def test_a_new_project_is_in_the_very_next_list(site: Site):
     request = head("/acme/open/pypi/simple/")
 
