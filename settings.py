@@ -51,7 +51,7 @@ class Settings:
     stop_timeout: float = 10.0  # seconds that requests in flight get to finish
     lock_timeout: float = 8.0  # seconds to wait for somebody else's change
 
-    page_cache_size: int = 64 * MIB  # bytes of index pages that are kept ready, in each process
+    page_cache_size: int = 40 * MIB  # bytes of index pages that are kept ready, in each process
 
     # what is accepted (contract.md section 8)
     max_file_size: int = _LIMITS.max_file_size  # bytes
