@@ -34,8 +34,8 @@ from storage.names import is_normalized_project, parse_filename
 from storage.sidecars import File, file_from_json
 from storage.statuses import ProjectStatus, read_status
 
-KEPT_SIDECARS = 10_000  # about 2 KB each
-KEPT_DIGESTS = 20_000  # about 500 bytes each
+KEPT_SIDECARS = 6_000  # about 2 KB each
+KEPT_DIGESTS = 12_000  # about 500 bytes each
 
 
 @dataclass(frozen=True, slots=True)

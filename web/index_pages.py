@@ -162,7 +162,7 @@ GZIP_LEVEL = 6  # 9 takes twice as long for one hundredth less: what is in a pag
 _GZIP_HEAD, _GZIP_END = b"\x1f\x8b\x08\0\0\0\0\0\0\xff", b"\x03\0"
 _GZIP_CHECK = struct.Struct("<II")  # of the text: CRC-32 and length
 
-KEPT_TEXT = 8 * 1024 * 1024  # bytes of text in the pieces that are kept; compressed, they take a third besides
+KEPT_TEXT = 5 * 1024 * 1024  # bytes of text in the pieces that are kept; what they are made of takes as much again
 
 
 class Piece:
