@@ -60,10 +60,18 @@ def measure_conditional(plan: Plan) -> None:
                 plan.records.note("conditional", name, kept=float(kept), **figures)
 
 
+# Seconds. Copying a corpus by links touches all files of it, and what was touched just now is read again.
+SETTLING = 3
+
+
 def measure_huge(plan: Plan) -> None:
     """Row 6: the page of a project with 5,000 files, gzipped."""
     packhouse, nginx = Packhouse(), Nginx()
     gzipped = {"Accept-Encoding": "gzip"}
+    for derived in packhouse.load(HUGE).glob("*/*/.index/*.jsonl"):
+        derived.unlink()
+    with serving([packhouse], HUGE):
+        plan.records.note("huge", "packhouse", underived_ms=_time(packhouse, gzip=True))
     for _ in range(plan.rounds):
         with serving([packhouse], HUGE):
             plan.records.note("huge", "packhouse", first_ms=_time(packhouse, gzip=True))
@@ -74,6 +82,7 @@ def measure_huge(plan: Plan) -> None:
                 figures = load_pages(target, [target.page("bench-00000")], 8, plan.seconds, gzipped)
                 plan.records.note("huge", target.name, **figures)
     with serving([packhouse], HUGE, writable=True):
+        time.sleep(SETTLING)
         connection = packhouse.connect()
         for i in range(max(3, plan.rounds)):
             _time(packhouse, gzip=True)
