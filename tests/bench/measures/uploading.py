@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import time
+from pathlib import Path
 
 from tests.bench import process
 from tests.bench.connection import basic, twine_fields
-from tests.bench.corpus import BIG, BIG_VERSION, SMALL, TINY, folder_of
+from tests.bench.corpus import BIG, BIG_VERSION, MIB, SMALL, TINY, folder_of
 from tests.bench.load import load_mixed, load_uploads, new_uploads, send
 from tests.bench.measures import Plan
 from tests.bench.targets import Target, serving
@@ -18,6 +19,7 @@ from tests.bench.targets.product import Packhouse
 from tests.bench.targets.pypiron import Pypiron
 
 MOST = 2000  # requests that are made ready for one load
+MOST_MIXED = 8000  # uploads among pages; where they come to their end, only pages would be left
 PATIENCE = 10  # seconds until a page has to show a new file
 
 
@@ -60,6 +62,14 @@ def measure_big_upload(plan: Plan) -> None:
                 rise = process.memory(target.pid, peak=True) - memory
                 mb_per_second = file.stat().st_size / 1e6 / taken
                 plan.records.note("big-upload", target.name, mb_per_second=mb_per_second, rise_mb=rise)
+                _remove_large_files(target.data)
+
+
+def _remove_large_files(folder: Path) -> None:
+    """Do not keep gigabytes until the benchmark ends."""
+    for file in folder.rglob("*"):
+        if file.is_file() and file.stat().st_size > MIB:
+            file.unlink()
 
 
 def measure_mixed(plan: Plan) -> None:
@@ -71,7 +81,7 @@ def measure_mixed(plan: Plan) -> None:
         for _ in range(plan.rounds):
             for target in targets:
                 pages = [target.page(project) for project in SMALL.project_names()]
-                uploads = new_uploads(target, MOST)
+                uploads = new_uploads(target, MOST_MIXED)
                 read, uploaded = load_mixed(target, pages, uploads, 8, 2 * plan.seconds)
                 figures = {"pages_per_second": read.rate, "p99_ms": read.percentile(99)}
                 plan.records.note("mixed", target.name, uploads_per_second=uploaded.rate, **figures)

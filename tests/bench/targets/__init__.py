@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import os
 import shutil
 import signal
@@ -19,6 +21,7 @@ from tests.bench.corpus import SCRATCH, Corpus, folder_of, small_wheel
 
 ENVIRONMENTS = Path(os.environ.get("BENCH_VENVS", "/tmp/bench-venvs"))  # one for each server, and one for clients
 RUN = SCRATCH / "run"
+_serial = itertools.count()
 START_TIMEOUT = 90  # seconds
 
 
@@ -51,8 +54,7 @@ class Target:
 
     def copy(self, data: Path) -> Path:
         """Return a copy of *data* that uploads may change; links will do, for files are added or replaced."""
-        copy = RUN / f"{self.name}-{os.getpid()}"
-        shutil.rmtree(copy, ignore_errors=True)
+        copy = RUN / f"{self.name}-{os.getpid()}-{next(_serial)}"
         subprocess.run(["cp", "-al", data, copy], check=True)
         return copy
 
@@ -108,7 +110,11 @@ class Target:
             raise RuntimeError(f"{self.name} did not start: {log.read_text()[-2000:]}")
 
     def stop(self) -> None:
-        """Stop the server and all its processes, and drop the copy of its data."""
+        """Stop the server and all its processes; the copy of its data goes when the benchmark ends.
+
+        ext4 does not use the place of a file again for minutes after it was removed, and looks at each such place
+        whenever a file is made: the next server that takes uploads would pay for our tidying.
+        """
         members = process.family(self.pid)
         self._process.terminate()
         try:
@@ -118,7 +124,7 @@ class Target:
                 os.kill(member, signal.SIGKILL)
             self._process.wait(10)
         if self._copy is not None:
-            shutil.rmtree(self._copy, ignore_errors=True)
+            atexit.register(shutil.rmtree, self._copy, ignore_errors=True)
 
 
 def free_port() -> int:
