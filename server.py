@@ -58,6 +58,9 @@ __all__ = [
 ]
 
 
+_IN: int = select.EPOLLIN
+
+
 class Server:
     """One process's HTTP server; it listens once it is made and serves while :meth:`run` runs."""
 
@@ -176,10 +179,10 @@ class _Poller:
         only once for all of them, and still each look is newer than the last byte of each request: a right that
         was taken away before a client had sent its request whole is refused.
         """
-        received, others = [], []
+        received, others, find = [], [], self._map.get
         for event in events:
-            channel = self._map.get(event[0])
-            if event[1] == select.EPOLLIN and type(channel) is Channel and channel.at_rest:
+            channel = find(event[0])
+            if event[1] == _IN and type(channel) is Channel and channel.at_rest:
                 try:
                     if data := channel.receive():
                         received.append((channel, data))

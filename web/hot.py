@@ -13,7 +13,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -43,7 +42,7 @@ class Provenance:
 class _Kept:
     answer: HotAnswer
     watch: Watch
-    expires: float  # seconds since the epoch
+    expires: float | None  # seconds since the epoch
     environ: dict[str, Any]  # what the log and the note of a token's use need
     on_use: Callable[[WSGIEnvironment], None] | None
     cost: int  # bytes
@@ -66,11 +65,13 @@ class HotPages:
         kept = self._kept.get(key)
         if kept is None:
             return None
-        if not kept.watch.holds(looks) or time.time() >= kept.expires:
+        if not kept.watch.holds(looks) or (kept.expires is not None and time.time() >= kept.expires):
             self._drop(key)
             return None
-        with suppress(KeyError):  # dropped by a task thread in between
+        try:  # noqa: SIM105 - suppress() costs as much as the look
             self._kept.move_to_end(key)
+        except KeyError:  # dropped by a task thread in between
+            pass
         if address not in self._trusted:
             kept.environ["REMOTE_ADDR"] = address
         if kept.on_use is not None:
@@ -84,7 +85,7 @@ class HotPages:
         if not provenance.watch.is_settled or cost > self._size // 4 or not provenance.watch.holds({}):
             return
         known = {key: environ[key] for key in _KNOWN if key in environ}
-        expires = provenance.expires_at.timestamp() if provenance.expires_at else float("inf")
+        expires = provenance.expires_at.timestamp() if provenance.expires_at else None
         answer = HotAnswer(status, headers, body, known)
         kept = _Kept(answer, provenance.watch, expires, known, provenance.on_use, cost)
         key = self._key(environ[HEAD_KEY], str(environ.get(PEER_KEY) or environ.get("REMOTE_ADDR", "")))

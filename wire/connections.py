@@ -48,8 +48,16 @@ class Channel(Sender):
 
     @property
     def at_rest(self) -> bool:
-        """Whether what comes next is the beginning of a request."""
-        return self.request is None and self._linger_until is None and not self._unparsed and self._ready()
+        """Whether what comes next is the beginning of a request; asked twice for each hot answer, hence in one."""
+        return not (
+            self.request is not None
+            or self._linger_until
+            or self._unparsed
+            or self.requests
+            or self.total_outbufs_len
+            or self.will_close
+            or self.close_when_flushed
+        )
 
     def readable(self) -> bool:
         """Whether to look for more bytes: not before what we have is answered, or the body has room for them."""
