@@ -523,21 +523,26 @@ class _Queue:
 
     def acquire(self, patience: Callable[[], float]) -> None:
         """Take the lock; *patience* returns for how many seconds to wait until it is asked again, or raises."""
-        from filelock import Timeout  # here and below: a start takes no lock, and importing it takes a while
-
         self._take_turn(patience)
-        seconds = 0.0
         try:
-            while not self.file_lock.is_locked:
-                try:
-                    with _waiting() if seconds else nullcontext():
-                        self.file_lock.acquire(timeout=seconds)
-                except Timeout:
-                    seconds = patience()
+            if not self.file_lock.is_locked:  # a release that failed may have left it so
+                self._acquire(patience)
         except BaseException:
             self._end_turn()
             raise
         self.moved = time.monotonic()
+
+    def _acquire(self, patience: Callable[[], float]) -> None:
+        from filelock import Timeout  # here and below: a start takes no lock, and importing it takes a while
+
+        seconds = 0.0
+        while True:
+            try:
+                with _waiting() if seconds else nullcontext():
+                    self.file_lock.acquire(timeout=seconds)
+                return
+            except Timeout:
+                seconds = patience()
 
     def release(self) -> None:
         """Let it go; whoever waits longest is next."""
@@ -598,59 +603,78 @@ def _begin_anew() -> None:
 os.register_at_fork(after_in_child=_begin_anew)
 
 
-@contextmanager
-def _in_queue(path: Path) -> Iterator[tuple[_Queue, bool]]:
-    """Stand in the queue for the lock *path*; yield it, and whether this thread can be spared for long."""
-    with _guard:
-        is_patient = sum(queue.waiting for queue in _queues.values()) < _patient_threads
-        queue = _queues.get(path)
-        if queue is None:
-            queue = _queues[path] = _Queue(_kept_locks.pop(path) if path in _kept_locks else _new_lock(path))
-        queue.users += 1
-        queue.waiting += 1
-    try:
-        yield queue, is_patient
-    finally:
-        with _guard:
-            queue.users -= 1
-            if not queue.users:
-                del _queues[path]
-                _kept_locks[path] = queue.file_lock
-                if len(_kept_locks) > KEPT_LOCKS:
-                    _kept_locks.popitem(last=False)
-
-
 def _new_lock(path: Path) -> FileLock:
     from filelock import FileLock
 
     return FileLock(path, poll_interval=LOCK_POLL_INTERVAL, thread_local=False)  # as queues hand it on
 
 
-@contextmanager
-def lock(path: Path, what: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+def lock(path: Path, what: str, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
     """Hold the lock file *path* against every thread and process; the kernel frees it if the holder dies.
 
     :raises StorageBusy: if somebody else holds it for *timeout* seconds; *what* says what for. Sooner, if many
         threads of this process wait already and none of them gets the lock: a hung holder must not occupy them all.
     """
-    begin = time.monotonic()
-    with _in_queue(path) as (queue, is_patient):
+    return _Hold(path, what, timeout)
 
-        def patience() -> float:
-            now = time.monotonic()
-            if now - begin >= timeout or not (is_patient or now - queue.moved < STUCK_AFTER):
-                raise StorageBusy(what, now - begin)
-            return min(LOCK_STEP, begin + timeout - now)
 
+class _Hold:
+    """What :func:`lock` returns. A class, since every upload comes by here: a generator takes twice as long."""
+
+    __slots__ = ("_begin", "_is_patient", "_path", "_queue", "_timeout", "_what")
+
+    def __init__(self, path: Path, what: str, timeout: float) -> None:
+        self._path = path
+        self._what = what
+        self._timeout = timeout
+
+    def __enter__(self) -> None:
+        """Stand in the queue for the lock until it is this thread's."""
+        path = self._path
+        self._begin = time.monotonic()
+        with _guard:
+            # Whether this thread can be spared for long.
+            self._is_patient = sum(queue.waiting for queue in _queues.values()) < _patient_threads
+            queue = _queues.get(path)
+            if queue is None:
+                queue = _queues[path] = _Queue(_kept_locks.pop(path) if path in _kept_locks else _new_lock(path))
+            queue.users += 1
+            queue.waiting += 1
+        self._queue = queue
         try:
-            queue.acquire(patience)
-        finally:
+            queue.acquire(self._patience)
+        except BaseException:
             with _guard:
                 queue.waiting -= 1
+                self._leave()
+            raise
+        with _guard:
+            queue.waiting -= 1
+
+    def __exit__(self, *exception: object) -> None:
         try:
-            yield
+            self._queue.release()
         finally:
-            queue.release()
+            with _guard:
+                self._leave()
+
+    def _patience(self) -> float:
+        """For how many seconds to wait until this is asked again."""
+        now = time.monotonic()
+        waited = now - self._begin
+        if waited >= self._timeout or not (self._is_patient or now - self._queue.moved < STUCK_AFTER):
+            raise StorageBusy(self._what, waited)
+        return min(LOCK_STEP, self._timeout - waited)
+
+    def _leave(self) -> None:
+        """Leave the queue, and take it away with the last; the guard is held."""
+        queue, path = self._queue, self._path
+        queue.users -= 1
+        if not queue.users:
+            del _queues[path]
+            _kept_locks[path] = queue.file_lock
+            if len(_kept_locks) > KEPT_LOCKS:
+                _kept_locks.popitem(last=False)
 
 
 # --- leftovers ---

@@ -9,12 +9,13 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, NoReturn
 
 from packaging.utils import NormalizedName
 from packaging.version import Version
@@ -294,7 +295,7 @@ class Repository:
         :raises StorageBusy: if the project is being changed by somebody else for too long.
         """
         settings = self.settings
-        with self._existing():
+        try:
             upload = read_upload(
                 incoming,
                 filename,
@@ -305,6 +306,8 @@ class Repository:
                 attestations=attestations,
                 yanked_reason=yanked_reason,
             )
+        except FileNotFoundError as error:
+            self.say_missing(error)
         with self.locked(upload.sidecar.file.project):
             added = publish(self.tree, upload, reuse_filenames=settings.reuse_filenames)
         if added.created:
@@ -488,32 +491,29 @@ class Repository:
         if not is_regular(self.tree.repository_file):
             raise RepositoryNotFound(self.org, self.slug)
 
-    @contextmanager
-    def locked(self, project: str) -> Iterator[None]:
+    def locked(self, project: str) -> AbstractContextManager[None]:
         """Hold the lock for changes of *project*, or of the settings for "".
 
         :raises RepositoryNotFound: if the repository has been deleted.
         :raises StorageBusy: if somebody else has held it for too long.
         """
-        if not is_regular(self.tree.repository_file):
-            raise RepositoryNotFound(self.org, self.slug)
-        what = f"the project {project!r}" if project else f"the repository '{self.org}/{self.slug}'"
-        with self._existing():
-            for folder in (self.tree.locks, self.tree.temporary):
-                if not is_directory(folder):
-                    self._make_dotted(folder)
-            with lock(self.tree.lock_file(project), what, self.lock_timeout):
-                yield
+        return _Locked(self, project)
 
-    @contextmanager
-    def _existing(self) -> Iterator[None]:
-        """Say that the repository is gone where the block misses a file for that reason."""
-        try:
-            yield
-        except FileNotFoundError as error:
-            if is_regular(self.tree.repository_file):
-                raise
-            raise RepositoryNotFound(self.org, self.slug) from error  # deleted meanwhile
+    def say_missing(self, error: FileNotFoundError) -> NoReturn:
+        """Raise what it means that a file is missing: just that, or that the repository is gone.
+
+        :raises FileNotFoundError: if the repository is there.
+        :raises RepositoryNotFound: if it has been deleted meanwhile.
+        """
+        if is_regular(self.tree.repository_file):
+            raise error
+        raise RepositoryNotFound(self.org, self.slug) from error
+
+    def make_dotted(self) -> None:
+        """Make ``.locks`` and ``.tmp`` where they are missing: dotted folders may be left out of a backup."""
+        for folder in (self.tree.locks, self.tree.temporary):
+            if not is_directory(folder):
+                self._make_dotted(folder)
 
     def _make_dotted(self, folder: Path) -> None:
         """Make ``.tmp`` or ``.locks`` anew: dotted folders may be left out of a backup."""
@@ -536,6 +536,35 @@ class Repository:
             record_event(self.tree.events_file, event, actor, **facts)
         except OSError:
             log.exception("%s: the event %r could not be recorded: %s", self, event, facts)
+
+
+class _Locked:
+    """What :meth:`Repository.locked` returns. A class, since every upload comes by here."""
+
+    __slots__ = ("_hold", "_project", "_repository")
+
+    def __init__(self, repository: Repository, project: str) -> None:
+        self._repository = repository
+        self._project = project
+
+    def __enter__(self) -> None:
+        repository, project = self._repository, self._project
+        if not is_regular(repository.tree.repository_file):
+            raise RepositoryNotFound(repository.org, repository.slug)
+        what = f"the project {project!r}" if project else f"the repository '{repository.org}/{repository.slug}'"
+        self._hold = lock(repository.tree.lock_file(project), what, repository.lock_timeout)
+        try:
+            repository.make_dotted()
+            self._hold.__enter__()
+        except FileNotFoundError as error:
+            repository.say_missing(error)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._hold.__exit__(kind, error, traceback)
+        if isinstance(error, FileNotFoundError):
+            self._repository.say_missing(error)
 
 
 def project_of(filename: str) -> NormalizedName:
