@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import LiveServer
-from web.logs import FLUSH_INTERVAL, AccessLog, json_line, text_line, without_secrets
+from web.logs import FLUSH_INTERVAL, LINES_AT_ONCE, AccessLog, json_line, text_line, without_secrets
 from web.metrics import Answers, Noted
 
 TOKEN = "pkh_0123456789ab_" + "c0ffee" * 6 + "0000"
@@ -126,6 +128,62 @@ def log_of(server: LiveServer) -> str:
     """Return what the server has written since its welcome, which does show secrets."""
     time.sleep(2 * FLUSH_INTERVAL)
     return server.log.read_text()[len(server.output) :]
+
+
+@pytest.fixture
+def descriptor(tmp_path):
+    """A descriptor of the file ``log``."""
+    opened = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    yield opened
+    os.close(opened)
+
+
+def test_many_lines_are_written_by_whoever_brings_the_last_of_them(tmp_path, descriptor):
+    log = AccessLog("text", descriptor)
+    note = log.prepared(ENVIRON, "200 OK", 1)
+
+    for _ in range(LINES_AT_ONCE - 1):
+        note(0.001)
+    log(ENVIRON, "200 OK", 2, 0.001)
+
+    sizes = [line.split()[6] for line in (tmp_path / "log").read_text().splitlines()]
+    assert sizes == ["1B"] * (LINES_AT_ONCE - 1) + ["2B"]
+
+
+def test_nobody_waits_for_a_log_that_is_not_read(tmp_path):
+    reader, writer = os.pipe()
+    log = AccessLog("text", writer)
+
+    for size in range(5_000):  # more than a pipe holds
+        log(ENVIRON, "200 OK", size, 0.001)
+
+    written = b""
+    while written.count(b"\n") < 5_000:
+        written += os.read(reader, 100_000)
+    assert [int(line.split()[6][:-1]) for line in written.decode().splitlines()] == list(range(5_000))
+    os.close(writer)
+    os.close(reader)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_log_that_takes_nothing_says_so_when_it_takes_something_again(tmp_path, descriptor, log_format):
+    good = os.dup(descriptor)
+    with Path("/dev/full").open("wb") as full:
+        os.dup2(full.fileno(), descriptor)
+    log = AccessLog(log_format, descriptor)
+
+    for _ in range(3):
+        log(ENVIRON, "200 OK", 1, 0.001)
+        log.flush()
+    os.dup2(good, descriptor)
+    os.close(good)
+    log(ENVIRON, "200 OK", 1, 0.001)
+    log.flush()
+
+    whole, lost = (tmp_path / "log").read_text().splitlines()
+    assert "simple" in whole
+    assert "3 lines of this log before this one could not be written" in lost
+    assert log_format == "text" or json.loads(lost)["logger"] == "packhouse.access"
 
 
 def test_a_real_server_logs_each_request_once_and_no_token(live_server: LiveServer):
