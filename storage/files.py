@@ -317,9 +317,18 @@ def write_synced(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 
     :raises FileExistsError: if there is anything of that name.
     """
+    write_new(path, content, mode=mode, sync=True)
+
+
+def write_new(path: Path, content: bytes, *, mode: int, sync: bool) -> None:
+    """Write a new file *path*; with *sync*, its bytes are on disk when this returns.
+
+    :raises FileExistsError: if there is anything of that name.
+    """
     with Batch() as batch:
         batch.write(path, content, mode=mode)
-        batch.sync()
+        if sync:
+            batch.sync()
 
 
 def replace_file(path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o666) -> None:
@@ -331,15 +340,21 @@ def replace_file(path: Path, content: bytes, *, temporary: Path | None = None, m
     sync_directory(path.parent)
 
 
-def put_file(path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o666) -> None:
+def put_file(
+    path: Path, content: bytes, *, temporary: Path | None = None, mode: int = 0o666, late: bool = False
+) -> None:
     """As :func:`replace_file`, except that the directory is not synced yet: a power cut may undo it.
+
+    With *late*, nobody waits for the disk: a power cut within :data:`LATE` may leave a file that does not parse.
 
     :raises FileExistsError: if *path* is a directory.
     """
     draft = (temporary or path.parent) / temporary_name()
     try:
-        write_synced(draft, content, mode=mode)
+        write_new(draft, content, mode=mode, sync=not late)
         draft.replace(path)
+        if late and _syncing:
+            _later.sync(path)
     except IsADirectoryError as error:
         with suppress(OSError):
             draft.unlink(missing_ok=True)

@@ -296,7 +296,7 @@ class TokenStore:
         document = {"when": format_time(now()), "address": address, "client": client[:200]}
         path = self._tree.token_use_file(token.id)
         try:
-            put_file(path, encode_json(document))
+            put_file(path, encode_json(document), late=True)  # the server's event loop must not wait for a disk
         except OSError as error:
             log.warning("the last use of token %s could not be noted: %s", token.id, error)
 

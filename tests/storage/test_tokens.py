@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+import storage.files
 import storage.tokens
 from storage.errors import InvalidValue, TokenNotFound
 from storage.files import Signature
@@ -195,3 +196,23 @@ def test_scopes_are_chosen_by_name():
     for names in (["fly"], [], ["read_packages", ""]):
         with pytest.raises(InvalidValue, match="read_packages"):
             parse_scopes(names)
+
+
+def test_nobody_waits_for_the_disk_when_a_token_is_used(registry, create, monkeypatch):
+    token, _ = create()
+    synced = []
+    monkeypatch.setattr(storage.files, "sync_file", synced.append)
+
+    registry.tokens.note_use(token, "10.0.0.1", "pip/25")
+
+    assert synced == []
+    assert registry.tokens.last_use(token.id).address == "10.0.0.1"
+
+
+def test_a_last_use_that_a_power_cut_took_counts_as_none(tmp_path, registry, create):
+    token, text = create()
+    registry.tokens.note_use(token, "10.0.0.1", "pip/25")
+    (tmp_path / "data" / "tokens" / f"{token.id}.used.json").write_bytes(b"")
+
+    assert registry.tokens.last_use(token.id) is None
+    assert registry.tokens.authenticate(text) == token
