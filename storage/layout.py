@@ -100,6 +100,10 @@ class RepositoryTree:
         """The folder of what was deleted."""
         return _join(self.root, "trash")
 
+    def deleted(self, project: str) -> Path:
+        """The folder of what was deleted from one project."""
+        return _join(self.trash, project)
+
     @property
     def downloads(self) -> Path:
         """The folder of the download counts."""
@@ -155,7 +159,7 @@ class RepositoryTree:
 
     def lock_file(self, name: str) -> Path:
         """The lock for changes of the project *name*, or of the repository itself under the name "" ."""
-        return self.locks / f"{name or '.repository'}.lock"
+        return _join(self.locks, f"{name or '.repository'}.lock")
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,9 +68,8 @@ def _place_in_project(tree: RepositoryTree, bundle: Bundle) -> None:
     artifact = tree.artifact(bundle.project, bundle.filename)
     if status_of(artifact) is not None:
         raise FileExistsError(errno.EEXIST, "there already", str(artifact))
+    # Sidecar first: whoever sees the artifact, even after a power cut, can rely on its sidecar.
     with _companions_of(tree, bundle):
-        # Sidecar first: whoever sees the artifact, even after a power cut, can rely on its sidecar.
-        sync_directory(artifact.parent)
         link_unsynced(bundle.artifact, artifact)  # commit
 
 
@@ -102,7 +101,7 @@ def _companions_of(tree: RepositoryTree, bundle: Bundle) -> Iterator[None]:
                     written.append(path)
                 elif status_of(path) is not None:  # of another file, left by a deletion that was killed
                     remove_unsynced(path)
-            batch.sync()
+            batch.sync(tree.project(bundle.project))
         yield
     except Exception:
         for path in written:
@@ -125,8 +124,7 @@ def _place_with_project(tree: RepositoryTree, bundle: Bundle) -> None:
                 batch.add(bundle.unsynced)
             for suffix, content in bundle.companions.items():
                 batch.write(draft / f"{bundle.filename}{suffix}", content)
-            batch.sync()
-        sync_directory(draft)
+            batch.sync(draft)
         move_directory(draft, tree.project(bundle.project))  # commit
 
 

@@ -96,7 +96,7 @@ def deleted_namesakes(tree: RepositoryTree, project: NormalizedName, filename: s
 
     Every upload asks, and what is purged stays for ever: of other files nothing is read.
     """
-    folder = tree.trash / project
+    folder = tree.deleted(project)
     entries = [folder / entry_id for entry_id in sorted(subdirectories(folder))]
     yield from _deleted(tree, [entry for entry in entries if is_regular(entry / f"{filename}{SIDECAR_SUFFIX}")])
 
