@@ -1,7 +1,6 @@
 """The server by itself: raw sockets, real curl and little WSGI applications."""
 
 import contextlib
-import errno
 import io
 import os
 import socket
@@ -808,14 +807,18 @@ def test_a_file_is_sent_from_where_it_stands_and_as_far_as_its_length_says(serve
     assert all(file.closed for file in app.opened)
 
 
-@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_that_the_kernel_will_not_send_is_read(serve, big, monkeypatch, error):
-    def no_sendfile(*args):
-        raise OSError(error, "no")
+def test_several_files_are_sent_at_the_same_time_to_slow_readers_and_to_fast_ones(serve, big, tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(bytes(range(253)) * 120_000)
+    apps = {"/big": Files(big), "/other": Files(other)}
+    server = serve(lambda environ, start_response: apps[environ["PATH_INFO"]](environ, start_response))
 
-    monkeypatch.setattr("os.sendfile", no_sendfile)
+    with Client(server, receive_buffer=4096) as slow, Client(server, receive_buffer=200_000) as fast:
+        slow.send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(3):
+            assert fast.send(b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n").answer()[2] == other.read_bytes()
 
-    assert ask(serve(Files(big)), GET)[2] == big.read_bytes()
+        assert slow.answer()[2] == big.read_bytes()
 
 
 def test_a_file_in_memory_may_be_given_out_too(serve):

@@ -1,4 +1,4 @@
-"""The sending half of a connection: what is large is shared or left to the kernel, and a slow reader waited for."""
+"""The sending half of a connection: what is large is not copied, and a slow reader waited for."""
 
 from __future__ import annotations
 

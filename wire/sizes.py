@@ -8,7 +8,8 @@ MIB = 1024 * KIB
 RECV_BODY = 256 * KIB  # bytes per recv; waitress's 8 KiB is what limits uploads, by four times
 RECV_HEAD = 16 * KIB  # bytes per recv outside of a body; bounds what a pipelining client leaves with us
 SEND_TURN = 1 * MIB  # bytes sent to one client per turn of the event loop, so that a fast reader starves nobody
-SEND_PIECE = 64 * KIB  # bytes read from a file per send, where the kernel does not send it by itself
+SEND_PIECE = 256 * KIB  # bytes read from a file per send
+LEAST_PIECE = 16 * KIB  # bytes that are read for a client that takes fewer
 SHARE_FROM = 64 * KIB  # bytes; answers from this size are sent from where they are instead of being copied
 HIGH_WATERMARK = 4 * MIB  # bytes waiting to be sent, above which the application has to wait for the client
 
