@@ -218,12 +218,19 @@ class Registry:
 
         :raises RepositoryNotFound: if there is none of that name.
         """
-        tree = self.tree.repository(org, repo)
-        # A link instead of a folder could lead out of the storage.
-        there = self._is_organization(org) and is_slug(repo) and is_directory(tree.root)
-        if not there or not is_regular(tree.repository_file):
+        repository = self._repository_in_folder(org, repo)
+        if not is_regular(repository.tree.repository_file):
             raise RepositoryNotFound(org, repo)
-        return self._repository(tree, org, repo)
+        return repository
+
+    def repository_with_settings(self, org: str, repo: str) -> tuple[Repository, RepositorySettings]:
+        """Return one repository and its settings: every request asks, and both are told by one look at their file.
+
+        :raises RepositoryNotFound: if there is none of that name.
+        :raises StorageDamaged: if the settings do not parse.
+        """
+        repository = self._repository_in_folder(org, repo)
+        return repository, repository.settings
 
     def create_repository(self, org: str, repo: str, settings: RepositorySettings) -> Repository:
         """Make a repository; on disk when this returns.
@@ -384,6 +391,17 @@ class Registry:
         except InvalidName:
             return False
         return is_directory(self.tree.organization(org)) and is_regular(self.tree.organization_file(org))
+
+    def _repository_in_folder(self, org: str, repo: str) -> Repository:
+        """Return what may be a repository: the folder is there, and its file has not been looked at.
+
+        :raises RepositoryNotFound: if the folder is not there.
+        """
+        tree = self.tree.repository(org, repo)
+        # A link instead of a folder could lead out of the storage.
+        if not (self._is_organization(org) and is_slug(repo) and is_directory(tree.root)):
+            raise RepositoryNotFound(org, repo)
+        return self._repository(tree, org, repo)
 
     def _repository(self, tree: RepositoryTree, org: str, repo: str) -> Repository:
         return Repository(tree, org, repo, self.limits, self.lock_timeout)

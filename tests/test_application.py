@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import flask
 import pytest
 
 import web.application
@@ -51,3 +52,31 @@ def test_who_sends_no_cookie_gets_none_where_no_session_counts(ask):
 
     assert "Set-Cookie" not in answer.headers
     assert "Cookie" not in answer.headers["Vary"]
+
+
+def test_an_address_that_is_known_belongs_to_the_host_that_is_asked(app, ask):
+    for _ in range(2):
+        for host in ("127.0.0.1:8080", "localhost:8080"):
+            with app.test_request_context(PAGE, headers={"Host": host}):
+                assert flask.request.host == host
+                assert flask.request.view_args == {"org": "acme", "repo": "main", "name": "toolbox"}
+                assert flask.url_for("health.healthz", _external=True).startswith(f"http://{host}/")
+
+
+def test_a_host_that_cannot_be_one_is_refused_at_a_known_address_too(app, ask):
+    assert ask("GET", PAGE).status_code == 200
+
+    for _ in range(2):
+        with app.test_request_context(PAGE, headers={"Host": f"{'x' * 70}.example"}):
+            assert flask.request.routing_exception.code == 400
+            assert flask.request.url_rule is None
+
+
+def test_hosts_are_kept_within_bounds(app, ask, monkeypatch):
+    monkeypatch.setattr(web.application, "KEPT_ADAPTERS", 3)
+    ask("GET", PAGE)
+
+    for i in range(10):
+        assert ask("GET", PAGE, Host=f"host-{i}.example").status_code == 200
+
+    assert 0 < len(app.adapters) <= 3

@@ -235,8 +235,8 @@ def open_repository(org: str, repo: str, scope: Scope) -> Repository:
 def find_repository(org: str, repo: str) -> tuple[Repository | None, bool]:
     """Return the repository, if it is there and whole, and whether to treat it as private."""
     try:
-        repository = registry().repository(org, repo)
-        return repository, repository.settings.private
+        repository, settings_now = registry().repository_with_settings(org, repo)
+        return repository, settings_now.private
     except RepositoryNotFound:
         return None, True
     except StorageDamaged as error:

@@ -13,7 +13,7 @@ from flask import Flask, Request, Response, request
 from flask.ctx import RequestContext
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from itsdangerous import SignatureExpired, TimestampSigner, URLSafeTimedSerializer
-from werkzeug.routing import Rule
+from werkzeug.routing import MapAdapter, Rule
 
 from web.access import settings
 
@@ -32,7 +32,16 @@ PROTECTION = (
 )
 
 KEPT_MATCHES = 2_000  # about 1 kB each
+KEPT_ADAPTERS = 100  # about 1 kB each; servers are reached under few names
 MAX_KEPT_PATH = 300  # characters; longer ones are nobody's every day
+MAX_KEPT_HOST = 300  # characters
+# What of a request's environ its links depend on.
+ADDRESS_KEYS = ("REQUEST_METHOD", "wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME")
+
+
+def route_key(environ: WSGIEnvironment) -> tuple[str, str]:
+    """Return what the route of a request depends on: method and path."""
+    return environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
 
 
 class App(Flask):
@@ -41,6 +50,7 @@ class App(Flask):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as Flask
         super().__init__(*args, **options)
         self.matches: dict[tuple[str, str], tuple[Rule, dict[str, Any]]] = {}  # by method and path
+        self.adapters: dict[tuple[str | None, ...], tuple[MapAdapter, str]] = {}  # each with the host
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer, with the headers that every answer has."""
@@ -53,6 +63,32 @@ class App(Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return *func*: none of ours is asynchronous."""
         return func
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """Return what finds the route of *request* and makes its links.
+
+        Where the route is found again (see :class:`Context`), it is set, and the adapter is that of an earlier
+        request by the same method to the same host: path and query are looked at only to find a route.
+
+        :raises SecurityError: if the ``Host`` header cannot be one.
+        """
+        match = self.matches.get(route_key(request.environ)) if request is not None else None
+        if request is None or match is None or "HTTP_UPGRADE" in request.environ:
+            return super().create_url_adapter(request)
+        environ = request.environ
+        key = tuple(map(environ.get, ADDRESS_KEYS))
+        adapter: MapAdapter | None
+        kept = self.adapters.get(key)
+        if kept is not None:
+            adapter, request.host = kept
+        else:
+            adapter = super().create_url_adapter(request)
+            if adapter is not None and len(request.host) <= MAX_KEPT_HOST:
+                if len(self.adapters) >= KEPT_ADAPTERS:
+                    self.adapters.clear()
+                self.adapters[key] = adapter, request.host
+        request.url_rule, request.view_args = match[0], dict(match[1])
+        return adapter
 
     def request_context(self, environ: WSGIEnvironment) -> RequestContext:
         """Return the context of a request."""
@@ -70,16 +106,13 @@ class Context(RequestContext):
 
     def match_request(self) -> None:
         """Find the route; what is found again is what werkzeug said the first time. Errors are not kept."""
-        environ, matches = self.request.environ, self.app.matches
-        key = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-        if "HTTP_UPGRADE" in environ or len(key[1]) > MAX_KEPT_PATH:
-            super().match_request()
-            return
-        known = matches.get(key)
-        if known is not None:
-            self.request.url_rule, self.request.view_args = known[0], dict(known[1])
+        if self.request.url_rule is not None:  # App.create_url_adapter() has found it again
             return
         super().match_request()
+        environ, matches = self.request.environ, self.app.matches
+        key = route_key(environ)
+        if "HTTP_UPGRADE" in environ or len(key[1]) > MAX_KEPT_PATH:
+            return
         rule, values = self.request.url_rule, self.request.view_args
         if self.request.routing_exception is None and rule is not None and values is not None:
             if len(matches) >= KEPT_MATCHES:
