@@ -55,26 +55,25 @@ class Watch:
         away before a change has to be noticed.
         """
         found: bool | None = looks.get(self)
-        if found is None:
-            found = looks[self] = self._holds(looks)
-        return found
-
-    def _holds(self, looks: dict[Any, Any]) -> bool:
+        if found is not None:
+            return found
+        found = False
         try:
             for path, signature in self._near:
                 seen = looks.get(path)
                 if seen is None:
-                    status = os.lstat(path)
-                    # What Signature.of() says, in a third of the time: this is asked for each hot answer.
-                    seen = looks[path] = (
-                        status.st_dev,
-                        status.st_ino,
-                        status.st_size,
-                        status.st_mtime_ns,
-                        status.st_ctime_ns,
-                    )
+                    seen = looks[path] = _look(path)
                 if seen != signature:
-                    return False
-            return self._files is None or self._files.holds()
+                    break
+            else:
+                found = self._files is None or self._files.holds()
         except OSError:
-            return False
+            found = False
+        looks[self] = found
+        return found
+
+
+def _look(path: str) -> tuple[int, int, int, int, int]:
+    """Return what Signature.of() says, in a third of the time: this is asked for each hot answer."""
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
