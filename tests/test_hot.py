@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -17,7 +19,7 @@ from storage.tokens import Scope
 from storage.watching import Watch
 from tests.conftest import TESTER, LiveServer, add_to, start_server
 from tests.storage.makers import make_wheel
-from web.logs import FLUSH_INTERVAL
+from tests.test_processes import wait_until
 
 JSON = "application/vnd.pypi.simple.v1+json"
 SETTLED = 2.2  # seconds after a change until what was made from it may be kept
@@ -35,6 +37,7 @@ class Site:
             for project in ("toolbox", "anvil"):
                 add_to(self.repository(name), *make_wheel(project, "1.0", requires_python=">=3.8"))
         self.token = self.make_token()
+        self.asked = Counter[str]()  # requests by User-Agent
 
     def repository(self, name: str):
         return self.registry.repository("acme", name)
@@ -49,6 +52,7 @@ class Site:
             return [self._exchange(connection, head) for head in heads]
 
     def _exchange(self, connection: socket.socket, head: str) -> tuple[bytes, bytes]:
+        self.asked[re.search(r"\r\nUser-Agent: (.*)\r\n", head)[1]] += 1
         connection.sendall(head.encode("latin-1"))
         received = b""
         while b"\r\n\r\n" not in received:
@@ -63,9 +67,18 @@ class Site:
 
     def is_hot(self, mark: str) -> bool:
         """Whether the last request with *mark* in its User-Agent was answered without the app."""
-        time.sleep(2 * FLUSH_INTERVAL)
-        lines = [line for line in self.server.log.read_text().splitlines() if f'"{mark}"' in line]
-        return lines[-1].split()[-2] == "-"  # such an answer has no request id
+        return self.logged(mark)[-1].split()[-2] == "-"  # such an answer has no request id
+
+    def logged(self, mark: str) -> list[str]:
+        """Return what the log says of the requests with *mark* in their User-Agent, once all are there."""
+        lines: list[str] = []
+
+        def all_are_there() -> bool:
+            lines[:] = [line for line in self.server.log.read_text().splitlines() if f'"{mark}"' in line]
+            return len(lines) == self.asked[mark]
+
+        wait_until(all_are_there)
+        return lines
 
 
 def head(path: str, method: str = "GET", agent: str = "test", **headers: str) -> str:
@@ -277,9 +290,7 @@ def test_the_last_use_of_a_token_is_noted_on_both_roads_and_logged(site: Site):
 
     assert site.is_hot("noted")
     assert site.registry.tokens.last_use(token.split("_")[1]).client == "noted"
-    lines = [line for line in site.server.log.read_text().splitlines() if '"noted"' in line]
-    assert len(lines) == 2
-    assert all(f"token:{token.split('_')[1]}" in line for line in lines)
+    assert all(f"token:{token.split('_')[1]}" in line for line in site.logged("noted"))
 
 
 def test_curl_sees_no_difference(site: Site):
