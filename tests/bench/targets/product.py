@@ -67,7 +67,9 @@ class Packhouse(Target):
 
     def environment(self) -> dict[str, str]:
         """Nothing but what is measured, and compiled modules that are kept as those of an installation are."""
-        return program_environment(**self._variables)
+        environment = program_environment(**self._variables)
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return environment
 
     def index(self) -> str:
         """The simple index of the repository."""
