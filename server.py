@@ -191,12 +191,14 @@ class _Poller:
             else:
                 others.append(event)
         looks: Looks = {}
+        now = time.time()
         for channel, data in received:
             try:
-                channel.received(data, looks)
+                if channel.begin(data, looks, now):
+                    continue
             except Exception:
                 channel.handle_error()
-            if not channel.at_rest and channel.connected:
+            if channel.connected:
                 self._ask(channel)
         return others
 

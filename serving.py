@@ -143,7 +143,7 @@ def _make_server(settings: Settings, registry: Registry, listener: socket.socket
     is_logged = logging.getLogger().isEnabledFor(logging.INFO)
     noted = Noted(app.extensions["packhouse.answers"], access_log if is_logged else None)
     set_waiting(waiting)
-    return Server(app, make_gate(app), options, listener, noted, app.extensions["packhouse.hot"])
+    return Server(app, make_gate(app), options, listener, noted, app.extensions["packhouse.hot"].find)
 
 
 def _allow_descriptors(connections: int) -> None:

@@ -8,13 +8,13 @@ the token's file. So both roads give the same answers, and a right that is taken
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from server import HEAD_KEY, HotAnswer, Looks
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KEEP_KEY = "packhouse.keep"  # environ key: the Provenance of an answer that may be kept
 PEER_KEY = "packhouse.peer"  # environ key: the address at the other end of the connection, proxy or not
+NOTE_INTERVAL = 10.0  # seconds; the use of a token is known to the minute
 ENTRY_OVERHEAD = 4_500  # bytes, about: what an entry takes besides its body; measured with five files on a page
 
 
@@ -38,7 +39,7 @@ class Provenance:
     on_use: Callable[[WSGIEnvironment], None] | None = None  # notes the use of the token
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Kept:
     answer: HotAnswer
     watch: Watch
@@ -46,6 +47,7 @@ class _Kept:
     environ: dict[str, Any]  # what the log and the note of a token's use need
     on_use: Callable[[WSGIEnvironment], None] | None
     cost: int  # bytes
+    note_again: float = 0.0  # time.monotonic() from which on the token's use is noted again
 
 
 class HotPages:
@@ -59,9 +61,10 @@ class HotPages:
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._lock = threading.Lock()  # answers are added by task threads
 
-    def __call__(self, head: bytes, address: str, looks: Looks) -> HotAnswer | None:
+    def find(self, head: bytes, address: str, looks: Looks) -> HotAnswer | None:
         """Return the answer to the request with this *head* if it is still true; called in the event loop."""
-        key = self._key(head, address)
+        by_proxy = address in self._trusted
+        key = self._key(head, address) if by_proxy else blake2b(head, digest_size=20).digest()
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -72,9 +75,10 @@ class HotPages:
             self._kept.move_to_end(key)
         except KeyError:  # dropped by a task thread in between
             pass
-        if address not in self._trusted:
+        if not by_proxy:
             kept.environ["REMOTE_ADDR"] = address
-        if kept.on_use is not None:
+        if kept.on_use is not None and (now := time.monotonic()) >= kept.note_again:
+            kept.note_again = now + NOTE_INTERVAL
             kept.on_use(kept.environ)
         return kept.answer
 
@@ -99,8 +103,8 @@ class HotPages:
 
     def _key(self, head: bytes, address: str) -> bytes:
         if address in self._trusted:
-            return hashlib.blake2b(head, digest_size=20, key=address.encode()).digest()
-        return hashlib.blake2b(head, digest_size=20).digest()
+            return blake2b(head, digest_size=20, key=address.encode()).digest()
+        return blake2b(head, digest_size=20).digest()
 
     def _drop(self, key: bytes) -> None:
         with self._lock:

@@ -50,19 +50,12 @@ class Answers:
             self._size += size
             self._seconds += seconds
 
-    def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Callable[[float], None]:
-        """Return what counts one such answer, given its seconds; only to be called in the event loop.
+    def counts_of(self, environ: WSGIEnvironment, status: str) -> list[float]:
+        """Return the counts of such answers: number, bytes, seconds; only to be changed in the event loop.
 
         Since there it is one thread that counts, it needs no lock.
         """
-        counts = self._hot.setdefault(_kind(environ, status), [0, 0, 0.0])
-
-        def count(seconds: float) -> None:
-            counts[0] += 1
-            counts[1] += size
-            counts[2] += seconds
-
-        return count
+        return self._hot.setdefault(_kind(environ, status), [0, 0, 0.0])
 
     def text(self) -> bytes:
         """Return the counts in Prometheus's text format."""
@@ -119,13 +112,14 @@ class Noted:
 
     def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Callable[[float], None]:
         """Return what notes the same answer once more, in the event loop."""
-        count = self._answers.prepared(environ, status, size)
-        if self._log is None:
-            return count
-        write = self._log.prepared(environ, status, size)
+        counts = self._answers.counts_of(environ, status)
+        write = self._log.prepared(environ, status, size) if self._log is not None else None
 
         def note(seconds: float) -> None:
-            count(seconds)
-            write(seconds)
+            counts[0] += 1
+            counts[1] += size
+            counts[2] += seconds
+            if write is not None:
+                write(seconds)
 
         return note

@@ -87,21 +87,31 @@ class Channel(Sender):
         self.moved += len(data)
         return data
 
-    def received(self, data: bytes, looks: Looks | None = None) -> None:
+    def begin(self, data: bytes, looks: Looks, now: float) -> bool:
+        """Take in what has come to a connection at rest; True if it is answered, and the connection at rest again.
+
+        *looks* are of *now*, by ``time.time()``: none was taken before all of *data* had come.
+        """
+        if self._answer_hot(data, looks, now):
+            return not (self.total_outbufs_len or self.will_close)
+        self._parse(data)
+        return False
+
+    def received(self, data: bytes) -> None:
         """Take bytes in, up to the end of one request; the rest waits until that is answered.
 
         So what a gate decides is never older than the answer before it, and nothing behind an error is parsed.
-        *looks* are of now: none was taken before all of *data* had come.
         """
         if self._linger_until:
             self._discard(data)
             return
         if self.will_close or self.close_when_flushed:
             return
-        if self._unparsed:
-            data, self._unparsed, looks = self._unparsed + data, b"", None
-        if self.request is None and self._answer_hot(data, {} if looks is None else looks):
-            return
+        data, self._unparsed = self._unparsed + data, b""
+        if self.request is not None or not self._answer_hot(data, {}, time.time()):
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         while data and self.connected:
             if self.request is None:
                 self.request = Request(self)
@@ -115,11 +125,10 @@ class Channel(Sender):
                 self._begin(request)
                 break
 
-    def _answer_hot(self, data: bytes, looks: Looks) -> bool:
+    def _answer_hot(self, data: bytes, looks: Looks, now: float) -> bool:
         """Answer without asking the application, where *data* is just one request whose answer is known."""
         if not data.endswith(b"\r\n\r\n"):  # a body, perhaps, which is too long to be looked for
             return False
-        begun = time.time()
         try:
             answer = self.server.hot(data, self.addr[0], looks)
         except Exception:
@@ -128,16 +137,15 @@ class Channel(Sender):
         if answer is None:
             return False
         self._begun += 1
-        head = answer.start + end_of_head(begun)
         if answer.size < SHARE_FROM:
-            self._send_at_once(head + answer.body)
+            self._send_at_once(b"".join((answer.start, end_of_head(now), answer.body)))
         else:
-            self._send_at_once(head)
+            self._send_at_once(answer.start + end_of_head(now))
             self.put(answer.body)
         note = answer.note
         if note is None:
             note = answer.note = self.server.noted(answer.environ, answer.status, answer.size)
-        note(time.time() - begun)
+        note(time.time() - now)
         return True
 
     def _send_at_once(self, data: bytes) -> None:
