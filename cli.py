@@ -34,8 +34,9 @@ import click
 
 from settings import Settings, SettingsError, load_settings
 from storage.errors import RepositoryNotFound, StorageDamaged, StorageError, printable
-from storage.files import set_patient_threads, set_syncing
+from storage.files import set_syncing
 from storage.layout import StorageTree
+from storage.locks import set_patient_threads
 from storage.names import normalize_project, parse_version
 from storage.registry import Registry, mend_registry_file
 from storage.repository import Repository, RepositorySettings, project_of

@@ -24,9 +24,10 @@ from packaging.utils import NormalizedName
 
 from storage.damage import report_damage
 from storage.errors import StorageBusy
-from storage.files import encode_json, is_directory, is_regular, lock, put_file, read_json
+from storage.files import encode_json, is_directory, is_regular, put_file, read_json
 from storage.gathering import Gathering, scan_folder
 from storage.layout import RepositoryTree
+from storage.locks import lock
 
 log = logging.getLogger("packhouse.storage")
 

@@ -31,14 +31,12 @@ from storage.errors import (
 )
 from storage.failures import SignInFailures
 from storage.files import (
-    LOCK_TIMEOUT,
     directory_entries,
     discard_directory,
     draft_directory,
     encode_json,
     is_directory,
     is_regular,
-    lock,
     make_directories,
     make_directory,
     move_directory,
@@ -53,6 +51,7 @@ from storage.files import (
 )
 from storage.layout import RepositoryTree, StorageTree
 from storage.limits import Limits
+from storage.locks import LOCK_TIMEOUT, lock
 from storage.names import check_organization_slug, check_repository_slug, is_slug
 from storage.publishing import Claims
 from storage.repository import Repository, RepositorySettings

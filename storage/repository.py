@@ -33,12 +33,10 @@ from storage.errors import (
 )
 from storage.events import record_event
 from storage.files import (
-    LOCK_TIMEOUT,
     Signature,
     encode_json,
     is_directory,
     is_regular,
-    lock,
     make_directory,
     open_regular,
     read_json,
@@ -49,6 +47,7 @@ from storage.files import (
 from storage.layout import ATTESTATIONS_SUFFIX, STATUS_FILE, RepositoryTree
 from storage.limits import Limits
 from storage.listings import LISTINGS, FilesWatch, Listing, note_replacing, watch_file
+from storage.locks import LOCK_TIMEOUT, lock
 from storage.names import parse_filename
 from storage.placing import place_file, sync_place, withdraw_file
 from storage.publishing import (

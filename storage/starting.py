@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from storage.errors import AlreadyExists, UserNotFound
-from storage.files import directory_entries, is_regular, lock, remove_file, replace_file
+from storage.files import directory_entries, is_regular, remove_file, replace_file
 from storage.layout import StorageTree
+from storage.locks import lock
 from storage.registry import Registry
 from storage.repository import Repository, RepositorySettings
 from storage.sidecars import Actor

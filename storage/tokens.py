@@ -28,7 +28,6 @@ from storage.files import (
     directory_entries,
     encode_json,
     is_directory,
-    lock,
     make_directory,
     put_file,
     read_json,
@@ -38,6 +37,7 @@ from storage.files import (
     status_of,
 )
 from storage.layout import StorageTree
+from storage.locks import lock
 from storage.sidecars import Actor, format_time, now, parse_time
 
 log = logging.getLogger("packhouse.storage")

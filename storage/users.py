@@ -17,12 +17,10 @@ from typing import Any
 from storage.damage import report_damage
 from storage.errors import AlreadyExists, InvalidName, InvalidValue, StorageDamaged, UserNotFound
 from storage.files import (
-    LOCK_TIMEOUT,
     Signature,
     directory_entries,
     encode_json,
     is_directory,
-    lock,
     make_directory,
     read_json,
     read_once,
@@ -31,6 +29,7 @@ from storage.files import (
     status_of,
 )
 from storage.layout import StorageTree
+from storage.locks import LOCK_TIMEOUT, lock
 from storage.names import check_user_name
 from storage.sidecars import Actor, format_time, now, parse_time
 from storage.tokens import Scope

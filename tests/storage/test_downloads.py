@@ -16,8 +16,8 @@ import pytest
 
 from storage import downloads
 from storage.downloads import DownloadCounter, downloads_of, drop_downloads
-from storage.files import lock
 from storage.layout import RepositoryTree
+from storage.locks import lock
 from storage.repository import Repository
 from tests.conftest import HERE
 

@@ -1,26 +1,20 @@
-"""Creating, replacing, linking, locking and sweeping; and which module of the storage may do what."""
+"""Creating, replacing, linking and sweeping; and which module of the storage may do what."""
 
 from __future__ import annotations
 
 import ast
 import errno
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 import storage
 from storage import files
-from storage.errors import StorageBusy, StorageFailing, StorageFull
+from storage.errors import StorageFailing, StorageFull
 from storage.files import (
     OLD,
     Batch,
@@ -33,7 +27,6 @@ from storage.files import (
     is_directory,
     is_regular,
     link_file,
-    lock,
     make_directories,
     make_directory,
     move_directory,
@@ -49,6 +42,7 @@ from storage.files import (
     temporary_name,
     write_synced,
 )
+from storage.locks import lock
 from tests.storage.faults import path_of
 
 
@@ -332,71 +326,6 @@ def test_what_the_system_refuses_has_a_meaning(number, kind):
     assert "try again" in str(error)
 
 
-# --- locks ---
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from storage.files import lock
-with lock(Path(sys.argv[1]), "it"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.fixture
-def hold():
-    """Hold a lock in another process: ``hold(path)`` returns that process."""
-    holders = []
-
-    def hold(path: Path) -> subprocess.Popen[str]:
-        environ = {**os.environ, "PYTHONPATH": str(Path(storage.__file__).parent.parent)}
-        command = [sys.executable, "-c", HOLDER, str(path)]
-        holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
-        holders.append(holder)
-        assert holder.stdout.readline() == "held\n"
-        return holder
-
-    yield hold
-    for holder in holders:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close()
-
-
-def test_a_lock_that_another_process_holds_is_waited_for_and_then_given_up(tmp_path, hold):
-    hold(tmp_path / "lock")
-
-    with pytest.raises(StorageBusy) as caught, lock(tmp_path / "lock", "the project 'x'", timeout=0.2):
-        pass
-
-    assert str(caught.value) == "the project 'x' is being changed by somebody else; gave up after 0.2 s, try again"
-
-
-def test_a_killed_holder_frees_its_lock(tmp_path, hold):
-    holder = hold(tmp_path / "lock")
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-
-    with lock(tmp_path / "lock", "it", timeout=0.2):
-        held = True
-
-    assert held
-
-
-def test_a_lock_is_held_against_the_same_process_too(tmp_path):
-    with (
-        lock(tmp_path / "lock", "it", timeout=0.2),
-        pytest.raises(StorageBusy),
-        lock(tmp_path / "lock", "it", timeout=0.05),
-    ):
-        pass
-
-    with lock(tmp_path / "lock", "it", timeout=0.2):
-        held_again = True
-    assert held_again
-
-
 # --- leftovers ---
 
 
@@ -432,7 +361,7 @@ def test_a_leftover_link_is_swept_and_not_followed(tmp_path):
 
 # Each module may import those before it.
 LAYERS = [
-    *("errors", "limits", "names", "files", "lanes", "layout", "failures", "watching"),
+    *("errors", "limits", "names", "files", "locks", "lanes", "layout", "failures", "watching"),
     *("archives", "zipframes", "zips", "tars", "metadata", "wheels", "distributions", "members"),
     *("sidecars", "damage", "uploads", "events", "statuses"),
     *("gathering", "simple", "listings", "explaining", "catalog", "downloads", "summaries"),
@@ -477,11 +406,11 @@ def test_a_module_of_the_storage_imports_only_those_before_it_and_nothing_of_htt
     ours = {name.split(".")[1] for name in imported if name.startswith("storage.")}
     assert ours <= set(before)
     assert not {name.split(".")[0] for name in imported} & {"flask", "werkzeug", "waitress", "app", "cli", "server"}
-    assert ("filelock" in imported) == (source.stem == "files")
+    assert ("filelock" in imported) == (source.stem == "locks")
 
 
 @pytest.mark.parametrize("source", [s for s in SOURCES if s.stem != "files"], ids=lambda source: source.stem)
-def test_only_one_module_syncs_links_renames_and_locks(source):
+def test_only_one_module_syncs_links_and_renames(source):
     tree = ast.parse(source.read_text())
 
     of_os = {
@@ -490,110 +419,7 @@ def test_only_one_module_syncs_links_renames_and_locks(source):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
     }
     assert not of_os & ONLY_IN_FILES
-    assert not imported_by(tree) & {"fcntl", "filelock", "shutil", "tempfile"}
-
-
-# --- a holder that hangs ---
-
-
-def test_threads_that_cannot_be_spared_do_not_wait_for_a_lock_that_nobody_lets_go(tmp_path, monkeypatch):
-    path = tmp_path / "lock"
-    monkeypatch.setattr(files, "_patient_threads", 1)
-
-    def wait() -> float:
-        begin = time.monotonic()
-        with pytest.raises(StorageBusy), lock(path, "it", 3.0):
-            pass
-        return time.monotonic() - begin
-
-    holder = FileLock(path, thread_local=False)
-    with holder, ThreadPoolExecutor(4) as threads:
-        patient = threads.submit(wait)
-        time.sleep(0.1)
-        spared = [threads.submit(wait).result() for _ in range(3)]
-
-    assert patient.result() >= 3.0
-    assert max(spared) < 2.0
-
-
-def test_threads_wait_however_many_they_are_while_one_after_the_other_gets_the_lock(tmp_path, monkeypatch):
-    path, got = tmp_path / "lock", []
-    monkeypatch.setattr(files, "_patient_threads", 0)
-
-    def change(number: int) -> None:
-        with lock(path, "it", 20.0):
-            time.sleep(0.15)
-            got.append(number)
-
-    with ThreadPoolExecutor(12) as threads:
-        list(threads.map(change, range(12)))
-
-    assert sorted(got) == list(range(12))
-    assert files._queues == {}
-
-
-def test_threads_of_one_process_get_a_lock_in_the_order_in_which_they_came(tmp_path):
-    path, got = tmp_path / "lock", []
-
-    def change(number: int) -> None:
-        with lock(path, "it", 20.0):
-            got.append(number)
-
-    threads = [threading.Thread(target=change, args=[number]) for number in range(10)]
-    with lock(path, "it"):
-        for number, thread in enumerate(threads, 1):
-            thread.start()
-            wait_until(lambda number=number: files._queues[path].waiting == number)
-    for thread in threads:
-        thread.join()
-
-    assert got == list(range(10))
-
-
-def test_a_thread_that_gives_up_does_not_keep_the_next_ones_from_their_turn(tmp_path):
-    path = tmp_path / "lock"
-
-    def change(timeout: float) -> str:
-        try:
-            with lock(path, "it", timeout):
-                return "had it"
-        except StorageBusy:
-            return "gave up"
-
-    with ThreadPoolExecutor(3) as threads:
-        with lock(path, "it"):
-            asked = [threads.submit(change, timeout) for timeout in (0.1, 20.0, 0.1)]
-            time.sleep(0.5)
-        answers = [answer.result() for answer in asked]
-
-    assert answers == ["gave up", "had it", "gave up"]
-    assert files._queues == {}
-
-
-def test_only_so_many_lock_objects_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "KEPT_LOCKS", 3)
-    monkeypatch.setattr(files, "_kept_locks", OrderedDict())
-
-    for number in [*range(5), 4, 2, 4]:
-        with lock(tmp_path / f"{number}.lock", "it"):
-            pass
-
-    assert [path.stem for path in files._kept_locks] == ["3", "2", "4"]
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_process_that_is_forked_while_a_lock_is_held_waits_for_it_as_any_other(tmp_path):
-    path = tmp_path / "lock"
-
-    with lock(path, "it"):
-        child = os.fork()
-        if child == 0:
-            with suppress(StorageBusy), lock(path, "it", 0.1):
-                os._exit(1)
-            os._exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-    assert code == 0
+    assert not imported_by(tree) & {"fcntl", "shutil", "tempfile"}
 
 
 # --- waiting for the disk ---

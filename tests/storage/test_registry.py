@@ -16,7 +16,8 @@ from storage.errors import (
     StorageBusy,
     StorageDamaged,
 )
-from storage.files import lock, temporary_name
+from storage.files import temporary_name
+from storage.locks import lock
 from storage.registry import Registry, mend_registry_file
 from storage.repository import RepositorySettings
 from storage.tokens import Scope

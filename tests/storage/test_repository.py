@@ -25,8 +25,8 @@ from storage.errors import (
     StorageBusy,
     StorageDamaged,
 )
-from storage.files import lock
 from storage.limits import Limits
+from storage.locks import lock
 from storage.registry import Registry
 from storage.repository import RepositorySettings, project_of
 from storage.uploads import copy_into

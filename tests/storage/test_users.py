@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from storage.errors import AlreadyExists, InvalidName, InvalidValue, StorageBusy, StorageDamaged, UserNotFound
-from storage.files import Signature, lock
+from storage.files import Signature
+from storage.locks import lock
 from storage.registry import Registry
 from storage.rights import Caller
 from storage.tokens import Scope
