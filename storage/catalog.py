@@ -6,20 +6,17 @@ the reading of every project, and may be deleted.
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from packaging.utils import NormalizedName
 
 from storage.errors import ProjectNotFound, StillReading
-from storage.gathering import Gathered, Gathering, scan_folder
+from storage.gathering import Gathered, GatheringOfProjects
 from storage.layout import RepositoryTree
 from storage.sidecars import format_time, parse_time
 from storage.simple import project_detail
@@ -43,24 +40,12 @@ Entries = tuple[CatalogEntry, ...]  # of one project, the newest first
 _by_time = attrgetter("upload_time", "filename")
 
 
-class _Projects(Gathering[Entries]):
+class _Projects(GatheringOfProjects[Entries]):
     """The entries of each project, valid for the stamp of its folder."""
-
-    def __init__(self, tree: RepositoryTree) -> None:
-        super().__init__(tree.catalog_file, tree.temporary)
-        self._tree = tree
-
-    def scan(self) -> Iterable[tuple[str, os.stat_result]]:
-        """Yield the folders."""
-        return ((name, status) for name, status in scan_folder(self._tree.packages) if stat.S_ISDIR(status.st_mode))
-
-    def path(self, project: NormalizedName) -> Path:
-        """Return the folder."""
-        return self._tree.project(project)
 
     def read(self, project: NormalizedName) -> Entries:
         """Read the files of a project that are listed."""
-        return read_entries(self._tree, project)
+        return read_entries(self.tree, project)
 
     def to_json(self, value: Entries) -> list[list[str]]:
         """Return time, version and name of each file."""
@@ -79,7 +64,7 @@ class Catalog:
     def __init__(self, tree: RepositoryTree) -> None:
         """Speak for the repository at *tree*; nothing is read yet."""
         self._tree = tree
-        self._projects = _Projects(tree)
+        self._projects = _Projects(tree, tree.catalog_file)
         self._lock = threading.Lock()
         self._newest_first: list[CatalogEntry] = []
         self._sorted = -1  # version of what was gathered that it was made from

@@ -15,6 +15,7 @@ import gc
 import json
 import logging
 import os
+import stat
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -27,6 +28,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from packaging.utils import NormalizedName
 
 from storage.files import Signature, put_file, read_json
+from storage.layout import RepositoryTree
 from storage.names import is_normalized_project
 
 log = logging.getLogger("packhouse.storage")
@@ -260,6 +262,23 @@ class Gathering(ABC, Generic[T]):
             put_file(self._file, content.encode(), temporary=self._temporary)
         except OSError as error:
             log.warning("%s could not be written: %s", self._file, error)
+
+
+class GatheringOfProjects(Gathering[T]):
+    """A value for each project that is valid for the stamp of the project's folder."""
+
+    def __init__(self, tree: RepositoryTree, derived_file: Path) -> None:
+        """Speak for the repository at *tree*; nothing is read yet."""
+        super().__init__(derived_file, tree.temporary)
+        self.tree = tree
+
+    def scan(self) -> Iterable[tuple[str, os.stat_result]]:
+        """Yield the folders."""
+        return ((name, status) for name, status in scan_folder(self.tree.packages) if stat.S_ISDIR(status.st_mode))
+
+    def path(self, project: NormalizedName) -> Path:
+        """Return the folder."""
+        return self.tree.project(project)
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -10,21 +10,18 @@ reading of every project, and may be deleted.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from packaging.utils import NormalizedName
 
 from storage.downloads import DownloadTotals
 from storage.files import Signature, read_json
-from storage.gathering import Gathered, Gathering, scan_folder
+from storage.gathering import Gathered, GatheringOfProjects
 from storage.layout import RepositoryTree
 from storage.sidecars import File, format_time
 from storage.simple import read_files
@@ -110,24 +107,12 @@ def _distance(project: str, word: str) -> int:
     return 2 if word in project else 3
 
 
-class _Projects(Gathering["ProjectSummary | None"]):
+class _Projects(GatheringOfProjects["ProjectSummary | None"]):
     """The summary of each project, None if it has no file that can be shown; valid for the stamp of its folder."""
-
-    def __init__(self, tree: RepositoryTree) -> None:
-        super().__init__(tree.summaries_file, tree.temporary)
-        self._tree = tree
-
-    def scan(self) -> Iterable[tuple[str, os.stat_result]]:
-        """Yield the folders."""
-        return ((name, status) for name, status in scan_folder(self._tree.packages) if stat.S_ISDIR(status.st_mode))
-
-    def path(self, project: NormalizedName) -> Path:
-        """Return the folder."""
-        return self._tree.project(project)
 
     def read(self, project: NormalizedName) -> ProjectSummary | None:
         """Read the summary."""
-        return read_summary(self._tree, project)
+        return read_summary(self.tree, project)
 
     def from_json(self, _project: NormalizedName, written: Any) -> ProjectSummary | None:  # noqa: ANN401 - as json has it
         """Read it back."""
@@ -140,7 +125,7 @@ class Summaries:
     def __init__(self, tree: RepositoryTree) -> None:
         """Speak for the repository at *tree*; nothing is read yet."""
         self._tree = tree
-        self._projects = _Projects(tree)
+        self._projects = _Projects(tree, tree.summaries_file)
         self._totals = DownloadTotals(tree)
         self._lock = threading.Lock()
         self._overview = Overview(())
