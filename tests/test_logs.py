@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import LiveServer
-from web.logs import FLUSH_INTERVAL, LINES_AT_ONCE, AccessLog, json_line, text_line, without_secrets
+from web.logs import FLUSH_INTERVAL, LINES_AT_ONCE, AccessLog, without_secrets
 from web.metrics import Answers, Noted
 
 TOKEN = "pkh_0123456789ab_" + "c0ffee" * 6 + "0000"
@@ -45,7 +45,7 @@ ENVIRON = {
 
 
 def test_a_line_says_who_asked_for_what_and_how_it_went():
-    line = text_line(ENVIRON, "200 OK", 123, 0.0015)
+    line = AccessLog("text").line(ENVIRON, "200 OK", 123, 0.0015)
 
     assert line.partition(" ")[2] == (
         '192.0.2.1 token:0123456789ab GET /acme/main/pypi/simple/ 200 123B 1.5ms abc "pip/99"\n'
@@ -53,7 +53,7 @@ def test_a_line_says_who_asked_for_what_and_how_it_went():
 
 
 def test_in_json_every_fact_has_a_key_of_its_own():
-    facts = json.loads(json_line(ENVIRON, "200 OK", 123, 0.0015))
+    facts = json.loads(AccessLog("json").line(ENVIRON, "200 OK", 123, 0.0015))
 
     assert facts.pop("time").endswith("Z")
     assert facts == {
@@ -108,7 +108,7 @@ def test_an_answer_that_is_given_again_is_counted_as_any_other():
 def test_what_a_client_sends_stays_within_its_line(hostile):
     environ = {**ENVIRON, "REQUEST_URI": f"/{hostile}", "HTTP_USER_AGENT": hostile}
 
-    for line in (text_line(environ, "200 OK", 1, 0), json_line(environ, "200 OK", 1, 0)):
+    for line in (AccessLog("text").line(environ, "200 OK", 1, 0), AccessLog("json").line(environ, "200 OK", 1, 0)):
         assert len(line.splitlines()) == 1
         assert line[:-1].isprintable()
 

@@ -58,27 +58,28 @@ class AccessLog:
 
     def __call__(self, environ: WSGIEnvironment, status: str, size: int, seconds: float) -> None:
         """Note an answer: its status line, bytes of body, and the seconds that it took."""
-        self._waiting.append(_line(self._parts(environ, status, size), seconds))
+        self._waiting.append(self.line(environ, status, size, seconds))
         self._start_writing()
         if len(self._waiting) >= LINES_AT_ONCE:
             self._write_at_once()
 
+    def line(self, environ: WSGIEnvironment, status: str, size: int, seconds: float) -> str:
+        """Return the line: time, address, caller, what was asked, how it went, with what client."""
+        return _line(self._parts(environ, status, size), seconds)
+
     def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Callable[[float], None]:
         """Return what notes the same answer again, given its seconds; of *environ* the address may be another."""
-        make_parts, waiting, clock = self._parts, self._waiting, time.time
+        make_parts, waiting = self._parts, self._waiting
         address = environ["REMOTE_ADDR"]
-        start, before, after = make_parts(environ, status, size)
+        parts = make_parts(environ, status, size)
         self._start_writing()
 
         def note(seconds: float) -> None:
-            nonlocal address, start, before, after
+            nonlocal address, parts
             if environ["REMOTE_ADDR"] != address:
                 address = environ["REMOTE_ADDR"]
-                start, before, after = make_parts(environ, status, size)
-            # As _line(), which is a call more.
-            waiting.append(
-                f"{start}{_millisecond(int(clock() * 1000))}{before}{_tenths(int(seconds * 10_000 + 0.5))}{after}"
-            )
+                parts = make_parts(environ, status, size)
+            waiting.append(_line(parts, seconds))
             if len(waiting) >= LINES_AT_ONCE:
                 self._write_at_once()
 
@@ -219,13 +220,3 @@ def _lost_text(number: int) -> str:
 def _lost_json(number: int) -> str:
     facts = {"time": _millisecond(int(time.time() * 1000)), "logger": "packhouse.access"}
     return json.dumps({**facts, "message": f"{number} {_LOST}"}) + "\n"
-
-
-def text_line(environ: WSGIEnvironment, status: str, size: int, seconds: float) -> str:
-    """Return a line for people: time, address, caller, what was asked, how it went, with what client."""
-    return _line(_text_parts(environ, status, size), seconds)
-
-
-def json_line(environ: WSGIEnvironment, status: str, size: int, seconds: float) -> str:
-    """Return the same as a JSON object."""
-    return _line(_json_parts(environ, status, size), seconds)
