@@ -383,17 +383,11 @@ def overwrite_file(source: Path, target: Path) -> None:
     sync_directory(target.parent)
 
 
-def link_file(source: Path, target: Path) -> None:
-    """Give the file *source* the second name *target*, durably.
+def link_unsynced(source: Path, target: Path) -> None:
+    """Give the file *source* the second name *target*; the directory is not synced yet.
 
     :raises FileExistsError: if there is anything of that name; it is left untouched.
     """
-    link_unsynced(source, target)  # commit
-    sync_directory(target.parent)
-
-
-def link_unsynced(source: Path, target: Path) -> None:
-    """As :func:`link_file`, except that the directory is not synced yet."""
     os.link(source, target, follow_symlinks=False)  # unlike rename, refuses to replace
 
 

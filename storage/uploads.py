@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from storage.errors import FileTooLarge
-from storage.files import link_file, open_regular, sync_data, sync_file, temporary_name, write_all
+from storage.files import open_regular, sync_data, sync_file, temporary_name, write_all
 from storage.lanes import Stream, in_background
 from storage.limits import KIB, MIB
 from storage.sidecars import Digests
@@ -140,13 +140,6 @@ class Incoming:
         if self._syncing is not None:
             self._syncing.result()  # an error that was told there is not told again
         sync_file(file)
-
-    def link_to(self, target: Path) -> None:
-        """Give the bytes the lasting name *target*.
-
-        :raises FileExistsError: if there is anything of that name.
-        """
-        link_file(self.path, target)
 
     def close(self) -> None:
         """Remove the temporary name; may be called again, and does not wait for what is going on."""

@@ -26,7 +26,7 @@ from storage.files import (
     encode_json,
     is_directory,
     is_regular,
-    link_file,
+    link_unsynced,
     make_directories,
     make_directory,
     move_directory,
@@ -184,7 +184,7 @@ def test_a_link_refuses_whatever_has_its_name(tmp_path, kind):
     before = (tmp_path / "x").lstat()
 
     with pytest.raises(FileExistsError):
-        link_file(tmp_path / "source", tmp_path / "x")
+        link_unsynced(tmp_path / "source", tmp_path / "x")
 
     assert (tmp_path / "x").lstat() == before
 
