@@ -26,6 +26,7 @@ from wire.interface import (
     HotAnswers,
     Looks,
     NoLog,
+    Note,
     PausingReceiver,
     Refusal,
     ServerOptions,
@@ -50,6 +51,7 @@ __all__ = [
     "HotAnswers",
     "Looks",
     "NoLog",
+    "Note",
     "PausingReceiver",
     "Refusal",
     "Server",
@@ -181,8 +183,9 @@ class _Poller:
         """
         received, others, find = [], [], self._map.get
         for event in events:
-            channel = find(event[0])
-            if event[1] == _IN and type(channel) is Channel and channel.at_rest:
+            descriptor, flags = event
+            channel = find(descriptor)
+            if flags == _IN and type(channel) is Channel and channel.at_rest:
                 try:
                     if data := channel.receive():
                         received.append((channel, data))

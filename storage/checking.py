@@ -43,6 +43,8 @@ from storage.trash import read_entry
 from storage.uploads import CHUNK
 from storage.users import User
 
+_REPAIRER = Actor("command line", description="check --repair")
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -212,6 +214,8 @@ def _settle(repository: Repository, project: NormalizedName, filename: str, *, r
         note_replacing(repository.tree)
     for name, problem, mend in _problems(repository, project, filename):
         repaired = repair and mend is not None and mend()
+        if repaired:
+            repository.record("mended", _REPAIRER, project=project, filename=filename)
         yield Finding(str(folder / name), problem, repaired=repaired)
 
 
@@ -307,7 +311,7 @@ def rebuild(repository: Repository, project: NormalizedName, filename: str) -> b
         return False
     if distribution.project != project:
         return False
-    sidecar = Sidecar.describe(distribution, digests, size, Actor("command line", description="check --repair"))
+    sidecar = Sidecar.describe(distribution, digests, size, _REPAIRER)
     uploaded = datetime.fromtimestamp(artifact.stat().st_mtime, UTC)
     sidecar = replace(sidecar, file=replace(sidecar.file, upload_time=uploaded))
     if distribution.metadata_served:

@@ -53,6 +53,7 @@ class Added(NamedTuple):
 
     sidecar: Sidecar
     created: bool  # False: the same bytes were there already
+    mended: bool = False  # the stored file was damaged, and is whole again
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,7 @@ def publish(tree: RepositoryTree, upload: Upload, *, reuse_filenames: bool) -> A
     """
     standing = find_place(tree, upload.sidecar, reuse_filenames=reuse_filenames)
     if standing is not None:
-        mend_file(tree, upload, standing)
-        return Added(standing, created=False)
+        return Added(standing, created=False, mended=mend_file(tree, upload, standing))
     place_file(tree, upload.bundle)
     return Added(upload.sidecar, created=True)
 
@@ -184,39 +184,46 @@ def find_standing(tree: RepositoryTree, sidecar: Sidecar) -> Sidecar | None:
     return standing
 
 
-def mend_file(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> None:
-    """Make the stored file whole again from the same bytes, where it is not; on disk when this returns.
+def mend_file(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> bool:
+    """Make the stored file whole again from the same bytes; False if it was. On disk when this returns.
 
     :raises NameBlocked: if a folder has the name of what goes with the file.
     """
     note_replacing(tree)
     try:
-        _mend(tree, upload, standing)
+        mended = _mend(tree, upload, standing)
     except FileExistsError as error:
         raise NameBlocked(standing.file.filename) from error
     # Whoever stored it may have been killed before this, and what is answered now promises as much.
     sync_directory(tree.project(standing.file.project))
     sync_directory(tree.packages)
+    return mended
 
 
-def _mend(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> None:
+def _mend(tree: RepositoryTree, upload: Upload, standing: Sidecar) -> bool:
+    mended = False
     file, companions = standing.file, upload.bundle.companions
     path = tree.core_metadata(file.project, file.filename)
     served = file.core_metadata_sha256 if CORE_METADATA_SUFFIX in companions else None
     if served is not None and not _has_sha256(path, served):
         replace_file(path, companions[CORE_METADATA_SUFFIX], temporary=tree.temporary)
+        mended = True
     attestations = companions.get(ATTESTATIONS_SUFFIX)
     path = tree.companion(file.project, file.filename, ATTESTATIONS_SUFFIX)
     if attestations is not None and not is_regular(path):  # the first that come are kept
         replace_file(path, attestations, temporary=tree.temporary)
+        mended = True
     if standing is upload.sidecar:
         path = tree.sidecar(file.project, file.filename)
         replace_file(path, companions[SIDECAR_SUFFIX], temporary=tree.temporary)
+        mended = True
     artifact = tree.artifact(file.project, file.filename)
     if not _has_sha256(artifact, file.sha256):
         if upload.bundle.unsynced is not None:
             sync_file(upload.bundle.unsynced)
         overwrite_file(upload.bundle.artifact, artifact)
+        mended = True
+    return mended
 
 
 def _has_sha256(path: Path, sha256: str) -> bool:

@@ -312,6 +312,8 @@ class Repository:
         if added.created:
             self._sync_place(added.sidecar.file.project)
             self._record("published", actor, added.sidecar.file)
+        elif added.mended:
+            self._record("mended", actor, added.sidecar.file)
         return added
 
     def find_reasons(self, incoming: Incoming, filename: str, actor: Actor) -> tuple[str, ...]:
@@ -530,11 +532,16 @@ class Repository:
         self._record_facts(event, actor, {**facts, **more})
 
     def _record_facts(self, event: str, actor: Actor, facts: Mapping[str, object]) -> None:
-        """Note a change that is on disk already; a failing note does not make it undone, so it is logged."""
+        """Note a change that is on disk already; a failing note does not make it undone, so it is logged.
+
+        Pages that are kept are looked after when something is noted (see :class:`~storage.watching.Watch`).
+        """
         try:
             record_event(self.tree.events_file, event, actor, **facts)
         except OSError:
             log.exception("%s: the event %r could not be recorded: %s", self, event, facts)
+            with suppress(OSError):  # by this they see it, too, and it needs no room on the disk
+                os.utime(self.tree.repository_file)
 
 
 class _Locked:

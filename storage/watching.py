@@ -1,12 +1,16 @@
 """Whether an answer made from the tree is still true: a cheap look on every use.
 
-Every change by Packhouse, in whatever process, changes the signature of a folder or file that is looked at on every
-use. What somebody does to a file in place, behind our back, is seen by the thorough look of ``listings.py``.
+Every change by Packhouse, in whatever process, changes the signature of a file that is looked at on every use: of
+the repository's or a token's file, or of the list of what happened in the repository, which gets a line for each
+change of its projects before anybody is told that it is done. That list is the same for all pages, so those that
+are asked for at the same time need one look. What somebody does to folders and files behind our back is seen by the
+look at these that follows each line, and a second of use.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,23 +28,31 @@ class Files(Protocol):
         """
 
 
+LOOK_INTERVAL = 1.0  # seconds
+
+
 class Watch:
     """What an answer was made from, as it was just before."""
 
-    __slots__ = ("_files", "_near", "_settled")
+    __slots__ = ("_events", "_files", "_folder", "_happened", "_look_again", "_near", "_settled")
 
-    def __init__(self, near: Iterable[Path]) -> None:
-        """Remember the signatures of the paths in *near*.
+    def __init__(self, near: Iterable[Path], folder: Path, events: Path) -> None:
+        """Remember the signatures of the paths in *near*, for every use, and of *folder*, for when *events* grows.
 
-        :raises OSError: if one of them cannot be looked at.
+        *events* is a file that grows after each change in *folder* by Packhouse; it may be missing.
+
+        :raises OSError: if one of the others cannot be looked at.
         """
-        signatures = {str(path): Signature.of(path.lstat()) for path in near}
+        signatures = {str(path): Signature.of(path.lstat()) for path in (folder, *near)}
         self._settled = all(signature.is_settled() for signature in signatures.values())
-        self._near = [(path, tuple(signature)) for path, signature in signatures.items()]
+        self._folder, *self._near = [(path, tuple(signature)) for path, signature in signatures.items()]
+        self._events = str(events)
+        self._happened: _Seen | None = None  # what was seen of it before the folder was looked at last
+        self._look_again = 0.0  # when to look at the folder even so, by the monotonic clock
         self._files: Files | None = None
 
     def add(self, files: Files) -> None:
-        """Look at *files*, too."""
+        """Look at *files*, too, whenever the folder is looked at."""
         self._files = files
 
     @property
@@ -54,26 +66,40 @@ class Watch:
         *looks* remembers what was seen, so that several who ask at the same time look but once. It is to be thrown
         away before a change has to be noticed.
         """
-        found: bool | None = looks.get(self)
-        if found is not None:
-            return found
-        found = False
         try:
             for path, signature in self._near:
                 seen = looks.get(path)
                 if seen is None:
                     seen = looks[path] = _look(path)
                 if seen != signature:
-                    break
-            else:
-                found = self._files is None or self._files.holds()
+                    return False
+            happened = looks.get(self._events)
+            if happened is None:
+                happened = looks[self._events] = _look_if_there(self._events)
+            now = time.monotonic()
+            if happened == self._happened and now < self._look_again:
+                return True
+            path, signature = self._folder
+            if _look(path) != signature or not (self._files is None or self._files.holds()):
+                return False
         except OSError:
-            found = False
-        looks[self] = found
-        return found
+            return False
+        self._happened = happened or None  # where there is no list, the folder is looked at on every use
+        self._look_again = now + LOOK_INTERVAL
+        return True
 
 
-def _look(path: str) -> tuple[int, int, int, int, int]:
+_Seen = tuple[int, ...]
+
+
+def _look_if_there(path: str) -> _Seen:
+    try:
+        return _look(path)
+    except FileNotFoundError:
+        return ()
+
+
+def _look(path: str) -> _Seen:
     """Return what Signature.of() says, in a third of the time: this is asked for each hot answer."""
     status = os.lstat(path)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,13 +1,15 @@
 """Hot pages: answers of the simple index that are given again without asking the app.
 
 An answer is kept under the very bytes of the request's head, so whatever may matter to an answer -- address,
-coding, condition, credential -- is part of its key; only a digest of these bytes is kept, for they hold
-credentials. Before it is given again, all that it was made from is looked at: the folder, the repository's file,
-the token's file. So both roads give the same answers, and a right that is taken away is gone on the next request.
+coding, condition, credential -- is part of its key; where there may be a credential in them, only a digest of them
+is kept. Before it is given again, what it was made from is looked at: the repository's file, the token's file, what
+has happened in the repository. So both roads give the same answers, and a right that is taken away is gone on the
+next request.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -46,8 +48,23 @@ class _Kept:
     expires: float | None  # seconds since the epoch
     environ: dict[str, Any]  # what the log and the note of a token's use need
     on_use: Callable[[WSGIEnvironment], None] | None
+    key: bytes
     cost: int  # bytes
     note_again: float = 0.0  # time.monotonic() from which on the token's use is noted again
+
+
+# A request without a query, and without headers that nobody knows: there is no place for a credential in it.
+_NO_SECRETS = re.compile(
+    rb"[A-Z]+ /[^ ?@]* HTTP/1\.1\r\n(?:(?:Host|Accept(?:-Encoding|-Language)?|User-Agent|Connection|Cache-Control"
+    rb"|Pragma|If-None-Match|If-Modified-Since): [^\r\n]*\r\n)*\r\n",
+    re.IGNORECASE,
+)
+LONGEST_KEY = 1_000  # bytes
+
+
+def is_free_of_secrets(head: bytes) -> bool:
+    """Whether the *head* of a request may be remembered as it is, which spares its digest."""
+    return len(head) <= LONGEST_KEY and _NO_SECRETS.fullmatch(head) is not None
 
 
 class HotPages:
@@ -64,15 +81,16 @@ class HotPages:
     def find(self, head: bytes, address: str, looks: Looks) -> HotAnswer | None:
         """Return the answer to the request with this *head* if it is still true; called in the event loop."""
         by_proxy = address in self._trusted
-        key = self._key(head, address) if by_proxy else blake2b(head, digest_size=20).digest()
-        kept = self._kept.get(key)
+        kept = None if by_proxy else self._kept.get(head)
         if kept is None:
-            return None
+            kept = self._kept.get(self._digest(head, address))
+            if kept is None:
+                return None
         if not kept.watch.holds(looks) or (kept.expires is not None and time.time() >= kept.expires):
-            self._drop(key)
+            self._drop(kept.key)
             return None
         try:  # noqa: SIM105 - suppress() costs as much as the look
-            self._kept.move_to_end(key)
+            self._kept.move_to_end(kept.key)
         except KeyError:  # dropped by a task thread in between
             pass
         if not by_proxy:
@@ -85,14 +103,16 @@ class HotPages:
     def keep(self, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
         """Keep an answer that the app has just given, if it may be kept and was not changed meanwhile."""
         provenance: Provenance = environ[KEEP_KEY]
-        cost = len(body) + ENTRY_OVERHEAD
+        head = environ[HEAD_KEY]
+        address = str(environ.get(PEER_KEY) or environ.get("REMOTE_ADDR", ""))
+        key = head if address not in self._trusted and is_free_of_secrets(head) else self._digest(head, address)
+        cost = len(body) + len(key) + ENTRY_OVERHEAD
         if not provenance.watch.is_settled or cost > self._size // 4 or not provenance.watch.holds({}):
             return
         known = {key: environ[key] for key in _KNOWN if key in environ}
         expires = provenance.expires_at.timestamp() if provenance.expires_at else None
         answer = HotAnswer(status, headers, body, known)
-        kept = _Kept(answer, provenance.watch, expires, known, provenance.on_use, cost)
-        key = self._key(environ[HEAD_KEY], str(environ.get(PEER_KEY) or environ.get("REMOTE_ADDR", "")))
+        kept = _Kept(answer, provenance.watch, expires, known, provenance.on_use, key, cost)
         self._drop(key)
         with self._lock:
             self._kept[key] = kept
@@ -101,7 +121,7 @@ class HotPages:
                 _, dropped = self._kept.popitem(last=False)
                 self._taken -= dropped.cost
 
-    def _key(self, head: bytes, address: str) -> bytes:
+    def _digest(self, head: bytes, address: str) -> bytes:
         if address in self._trusted:
             return blake2b(head, digest_size=20, key=address.encode()).digest()
         return blake2b(head, digest_size=20).digest()

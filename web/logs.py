@@ -14,11 +14,10 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from server import REQUEST_ID_KEY
+from server import REQUEST_ID_KEY, Note
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -65,21 +64,21 @@ class AccessLog:
 
     def line(self, environ: WSGIEnvironment, status: str, size: int, seconds: float) -> str:
         """Return the line: time, address, caller, what was asked, how it went, with what client."""
-        return _line(self._parts(environ, status, size), seconds)
+        return _line(self._parts(environ, status, size), seconds, time.time())
 
-    def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Callable[[float], None]:
-        """Return what notes the same answer again, given its seconds; of *environ* the address may be another."""
+    def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Note:
+        """Return what notes the same answer again; of *environ* the address may be another one each time."""
         make_parts, waiting = self._parts, self._waiting
         address = environ["REMOTE_ADDR"]
         parts = make_parts(environ, status, size)
         self._start_writing()
 
-        def note(seconds: float) -> None:
+        def note(begun: float, ended: float) -> None:
             nonlocal address, parts
             if environ["REMOTE_ADDR"] != address:
                 address = environ["REMOTE_ADDR"]
                 parts = make_parts(environ, status, size)
-            waiting.append(_line(parts, seconds))
+            waiting.append(_line(parts, ended - begun, ended))
             if len(waiting) >= LINES_AT_ONCE:
                 self._write_at_once()
 
@@ -180,9 +179,9 @@ def _clean(text: str) -> str:
 _Parts = tuple[str, str, str]
 
 
-def _line(parts: _Parts, seconds: float) -> str:
+def _line(parts: _Parts, seconds: float, ended: float) -> str:
     start, before, after = parts
-    return f"{start}{_millisecond(int(time.time() * 1000))}{before}{_tenths(int(seconds * 10_000 + 0.5))}{after}"
+    return f"{start}{_millisecond(int(ended * 1000))}{before}{_tenths(int(seconds * 10_000 + 0.5))}{after}"
 
 
 def _text_parts(environ: WSGIEnvironment, status: str, size: int) -> _Parts:

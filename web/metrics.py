@@ -10,13 +10,14 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from prometheus_client import Metric
 
+    from server import Note
     from web.logs import AccessLog
 
 KNOWN_METHODS = frozenset(
@@ -110,16 +111,16 @@ class Noted:
         if self._log is not None:
             self._log(environ, status, size, seconds)
 
-    def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Callable[[float], None]:
+    def prepared(self, environ: WSGIEnvironment, status: str, size: int) -> Note:
         """Return what notes the same answer once more, in the event loop."""
         counts = self._answers.counts_of(environ, status)
         write = self._log.prepared(environ, status, size) if self._log is not None else None
 
-        def note(seconds: float) -> None:
+        def note(begun: float, ended: float) -> None:
             counts[0] += 1
             counts[1] += size
-            counts[2] += seconds
+            counts[2] += ended - begun
             if write is not None:
-                write(seconds)
+                write(begun, ended)
 
         return note

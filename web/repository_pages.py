@@ -239,6 +239,7 @@ EVENT_WORDS = {
     "deleted": "deleted",
     "restored": "restored",
     "purged": "purged",
+    "mended": "mended",
     "promoted": "promoted",
     "status changed": "changed the status of",
     "repository created": "created the repository",

@@ -138,25 +138,22 @@ class Channel(Sender):
             return False
         self._begun += 1
         if answer.size < SHARE_FROM:
-            self._send_at_once(b"".join((answer.start, end_of_head(now), answer.body)))
+            data = b"".join((answer.start, end_of_head(now), answer.body))
+            try:
+                sent = self.socket.send(data)  # which it takes, nearly always
+            except OSError:  # the other way finds out
+                sent = 0
+            self.moved += sent
+            if sent < len(data):
+                self.put(data[sent:])
         else:
-            self._send_at_once(answer.start + end_of_head(now))
+            self.put(answer.start + end_of_head(now))
             self.put(answer.body)
         note = answer.note
         if note is None:
             note = answer.note = self.server.noted(answer.environ, answer.status, answer.size)
-        note(time.time() - now)
+        note(now, time.time())
         return True
-
-    def _send_at_once(self, data: bytes) -> None:
-        """As :meth:`put`, for what the socket is nearly sure to take."""
-        try:
-            sent = self.socket.send(data)
-        except OSError:  # the other way finds out
-            sent = 0
-        self.moved += sent
-        if sent < len(data):
-            self.put(data[sent:])
 
     def _begin(self, request: Request) -> None:
         self.request = None

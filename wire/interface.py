@@ -48,6 +48,9 @@ class PausingReceiver(BodyReceiver, Protocol):
         """Whether to write no more for now; if so, *resume* is called, by any thread, when there is room again."""
 
 
+Note = Callable[[float, float], None]  # called with when an answer was begun and when it was given, by time.time()
+
+
 class AccessLog(Protocol):
     """Is told of each answer."""
 
@@ -57,8 +60,8 @@ class AccessLog(Protocol):
         The *environ* of a request that could not be parsed has only what is known of it.
         """
 
-    def prepared(self, environ: dict[str, Any], status: str, size: int, /) -> Callable[[float], None]:
-        """Return what is called with the seconds each time that a known answer is given, in the event loop.
+    def prepared(self, environ: dict[str, Any], status: str, size: int, /) -> Note:
+        """Return what is called each time that a known answer is given, in the event loop.
 
         Of *environ* only the ``REMOTE_ADDR`` may be another one by then.
         """
@@ -70,9 +73,9 @@ class NoLog:
     def __call__(self, environ: dict[str, Any], status: str, size: int, seconds: float, /) -> None:
         """Note nothing."""
 
-    def prepared(self, environ: dict[str, Any], status: str, size: int, /) -> Callable[[float], None]:
+    def prepared(self, environ: dict[str, Any], status: str, size: int, /) -> Note:
         """Return what notes nothing."""
-        return lambda seconds: None
+        return lambda begun, ended: None
 
 
 # What was found when something was looked at: whoever looks keeps it here, under a key of its own, for the others
@@ -92,7 +95,7 @@ class HotAnswer:
         self.body = body if environ.get("REQUEST_METHOD") != "HEAD" else b""
         self.size = len(self.body)
         self.environ = environ
-        self.note: Callable[[float], None] | None = None  # see AccessLog.prepared; made when it is first given
+        self.note: Note | None = None  # see AccessLog.prepared; made when it is first given
 
 
 class HotAnswers(Protocol):

@@ -301,7 +301,7 @@ def watched(repository, add, listings, settled):
     for version in ("1.0", "2.0"):
         add(*wheel(version))
     tick()
-    watch = Watch([repository.tree.project("toolbox")])
+    watch = Watch([], repository.tree.project("toolbox"), repository.tree.events_file)
     watch.add(listings.listing(repository.tree, "toolbox").watch)
     return watch
 
