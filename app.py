@@ -85,9 +85,9 @@ from storage.tokens import Scope
 from storage.uploads import Incoming
 from storage.watching import Watch
 from web.access import (
-    ADMISSION,
     FORM_METHODS,
     NO_CREDENTIAL,
+    PROBE_KEY,
     RULES,
     Rule,
     admit,
@@ -96,6 +96,7 @@ from web.access import (
     identify,
     name_repository,
     needs,
+    note_admission,
     note_use,
     open_repository,
     registry,
@@ -1052,22 +1053,29 @@ def within_origin(location: str) -> str:
 
 def trust_proxies(application: WSGIApplication, proxies: tuple[str, ...]) -> WSGIApplication:
     """Let ``X-Forwarded-*`` count where a request comes from one of *proxies*, and nowhere else."""
-    forwarded = ProxyFix(application, x_for=1, x_proto=1, x_host=1)
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ.get("REMOTE_ADDR") not in proxies:
-            return application(environ, start_response)
-        environ[PEER_KEY] = environ["REMOTE_ADDR"]
-        return forwarded(environ, start_response)
+        believe_proxy(environ, proxies)
+        return application(environ, start_response)
 
     return serve
 
 
+_FORWARDED = ProxyFix(lambda environ, start_response: (), x_for=1, x_proto=1, x_host=1)
+
+
+def believe_proxy(environ: WSGIEnvironment, proxies: tuple[str, ...]) -> None:
+    """Put into *environ* what a proxy says of its client, once, if the request comes from one of *proxies*."""
+    if PEER_KEY not in environ and environ.get("REMOTE_ADDR") in proxies:
+        environ[PEER_KEY] = environ["REMOTE_ADDR"]
+        _FORWARDED(environ, lambda status, headers, exc_info=None: lambda data: None)  # it only changes environ
+
+
 def stop_at_admission() -> ResponseReturnValue | None:
     """End a request of :func:`make_gate` where the view would begin."""
-    if ADMISSION not in request.environ:
+    if PROBE_KEY not in request.environ:
         return None
-    request.environ[ADMISSION].append(g.get("repository"))
+    request.environ[PROBE_KEY].append(g.get("repository"))
     return "", HTTPStatus.NO_CONTENT
 
 
@@ -1077,10 +1085,12 @@ def make_gate(app: Flask) -> Callable[[WSGIEnvironment], Refusal | BodyReceiver 
     The request takes the app's own way as far as the view, so that a body is refused before it is read for the
     very reasons, and in the very words, with which the view would have been refused.
     """
+    proxies = app.config["SETTINGS"].trusted_proxies
 
     def gate(environ: WSGIEnvironment) -> Refusal | BodyReceiver | int:
         admitted: list[Repository | None] = []
-        probe = {**environ, "wsgi.input": io.BytesIO(), ADMISSION: admitted}
+        believe_proxy(environ, proxies)
+        probe = {**environ, "wsgi.input": io.BytesIO(), PROBE_KEY: admitted}
         with app.request_context(probe):
             # As full_dispatch_request(), but without an answer where nobody would see it.
             try:
@@ -1093,6 +1103,8 @@ def make_gate(app: Flask) -> Callable[[WSGIEnvironment], Refusal | BodyReceiver 
             if not admitted:
                 response = app.finalize_request(answer)
                 return Refusal(response.status, [*response.headers.items(), *PROTECTION], response.get_data())
+            if "caller" in g:
+                note_admission(environ)
             rule = rule_of_request()
             form = open_form(admitted[0], rule) if rule is not None and rule.upload_fields and admitted[0] else None
             return form if form is not None else settings().max_form_size

@@ -36,17 +36,18 @@ class Watch:
 
     __slots__ = ("_events", "_files", "_folder", "_happened", "_look_again", "_near", "_settled")
 
-    def __init__(self, near: Iterable[Path], folder: Path, events: Path) -> None:
+    def __init__(self, near: Iterable[Path], folder: Path | None = None, events: Path | None = None) -> None:
         """Remember the signatures of the paths in *near*, for every use, and of *folder*, for when *events* grows.
 
         *events* is a file that grows after each change in *folder* by Packhouse; it may be missing.
 
         :raises OSError: if one of the others cannot be looked at.
         """
-        signatures = {str(path): Signature.of(path.lstat()) for path in (folder, *near)}
-        self._settled = all(signature.is_settled() for signature in signatures.values())
-        self._folder, *self._near = [(path, tuple(signature)) for path, signature in signatures.items()]
+        self._near = [(str(path), _look(str(path))) for path in near]
+        self._folder = None if folder is None else (str(folder), _look(str(folder)))
         self._events = str(events)
+        seen = [signature for _, signature in (*self._near, *([self._folder] if self._folder else []))]
+        self._settled = all(Signature(*signature).is_settled() for signature in seen)
         self._happened: _Seen | None = None  # what was seen of it before the folder was looked at last
         self._look_again = 0.0  # when to look at the folder even so, by the monotonic clock
         self._files: Files | None = None
@@ -73,6 +74,8 @@ class Watch:
                     seen = looks[path] = _look(path)
                 if seen != signature:
                     return False
+            if self._folder is None:
+                return True
             happened = looks.get(self._events)
             if happened is None:
                 happened = looks[self._events] = _look_if_there(self._events)

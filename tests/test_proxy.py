@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -14,7 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from werkzeug.security import generate_password_hash
 
+from storage.registry import Registry
+from storage.users import Role
 from tests.clients import LiveRepository, make_repository
 from tests.conftest import LiveServer, start_server
 from tests.storage.makers import make_wheel
@@ -221,6 +225,30 @@ def test_the_scheme_of_the_client_counts_from_nginx_and_nobody_else(proxied, tmp
 
     assert "Secure" not in forged[1]["Set-Cookie"]
     assert "192.0.2.77" not in log
+
+
+def test_wrong_passwords_of_uploads_through_a_proxy_shut_out_their_client_alone(tmp_path):
+    server = start_server(tmp_path / "data", env={"PACKHOUSE_TRUSTED_PROXIES": "127.0.0.1"})
+    try:
+        side = Side(server, make_repository(server, "main"))
+        registry = Registry(server.storage)
+        registry.users.create("alice", generate_password_hash("right", "scrypt:1024:8:1"), {side.org: Role.ADMIN})
+        statuses = []
+        for client, user, password in [
+            *[("192.0.2.1", f"user{i}", "wrong") for i in range(10)],
+            ("192.0.2.1", "alice", "right"),
+            ("192.0.2.2", "alice", "right"),
+        ]:
+            credential = base64.b64encode(f"{user}:{password}".encode()).decode()
+            headers = {"Authorization": f"Basic {credential}", "X-Forwarded-For": client}
+            statuses.append(side.ask("POST", f"{side.api}/packages.json", b"x", **headers)[0])
+        time.sleep(0.5)
+        lines = [line for line in server.log.read_text().splitlines() if " POST /api" in line]
+    finally:
+        server.stop()
+
+    assert statuses == [401] * 10 + [429, 422]
+    assert [line.split()[1] for line in lines] == ["192.0.2.1"] * 11 + ["192.0.2.2"]
 
 
 # --- big files ---

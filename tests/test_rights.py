@@ -7,8 +7,15 @@ from datetime import timedelta
 
 import pytest
 from werkzeug.security import generate_password_hash
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+import storage.files
+import storage.tokens
+import web.access
+from app import make_gate
+from server import BODY_KEY
 from storage.repository import RepositorySettings
+from storage.sidecars import now
 from storage.tokens import Scope
 from storage.users import Role
 from tests.conftest import ORG, REPO, TESTER, basic
@@ -202,6 +209,83 @@ def test_the_last_use_of_a_token_is_noted(client, registry, tokens):
 
     assert use.client == "pip/99"
     assert use.address == "127.0.0.1"
+
+
+# --- while a body comes in ---
+
+
+class Slow:
+    """An upload whose head is in, and its body not yet."""
+
+    def __init__(self, app, **headers: str) -> None:
+        filename, content = make_wheel()
+        form = {"package[package_file]": (io.BytesIO(content), filename)}
+        self.app = app
+        self.environ = EnvironBuilder(WRITE, method="POST", data=form, headers=headers).get_environ()
+        body = self.environ.pop("wsgi.input").read()
+        self.receiver = make_gate(app)(self.environ)
+        assert self.receiver.write(body)
+
+    def finish(self) -> int:
+        """Let the app answer, and return its status."""
+        environ = {**self.environ, "wsgi.input": io.BytesIO(), BODY_KEY: self.receiver}
+        _, status, _ = run_wsgi_app(self.app, environ, buffered=True)
+        self.receiver.close()
+        return int(status[:3])
+
+
+@pytest.fixture
+def alice(registry, repository, monkeypatch):
+    """A user whose files are old enough to be trusted by a look."""
+    monkeypatch.setattr(storage.files, "COARSE_CLOCK", 0.0)
+    registry.users.create("alice", generate_password_hash("correct horse", "scrypt:1024:8:1"), {ORG: Role.WRITER})
+    return basic("alice", "correct horse")
+
+
+def test_the_password_of_an_upload_is_compared_once(app, alice, monkeypatch):
+    compared = []
+    monkeypatch.setattr(web.access, "check_password_hash", lambda *which: compared.append(which) or True)
+
+    upload = Slow(app, **alice)
+    assert len(compared) == 1
+
+    assert upload.finish() == 201
+    assert len(compared) == 1
+
+
+LOST = {
+    "the role": (lambda registry: registry.users.change_role("alice", ORG, Role.READER), 403),
+    "the user": (lambda registry: registry.delete_user("alice"), 401),
+    "the password": (lambda registry: registry.users.change_password("alice", "x"), 401),
+    "the repository": (lambda registry: registry.delete_repository(ORG, REPO), 404),
+}
+
+
+@pytest.mark.parametrize(("lose", "status"), LOST.values(), ids=LOST.keys())
+def test_what_is_lost_while_the_body_comes_in_refuses_the_upload(app, registry, alice, lose, status):
+    upload = Slow(app, **alice)
+
+    lose(registry)
+
+    assert upload.finish() == status
+
+
+def test_a_token_that_is_revoked_or_expires_while_the_body_comes_in_refuses_the_upload(
+    app, registry, repository, alice, monkeypatch
+):
+    def make_token(**more) -> tuple[str, dict[str, str]]:
+        token, text = registry.tokens.create(ORG, REPO, frozenset(Scope), TESTER, **more)
+        return token.id, basic(text)
+
+    token_id, credential = make_token()
+    revoked = Slow(app, **credential)
+    registry.tokens.revoke(token_id)
+    expired = Slow(app, **make_token(lifetime=timedelta(seconds=30))[1])
+    later = now() + timedelta(minutes=1)
+    monkeypatch.setattr(storage.tokens, "now", lambda: later)
+
+    assert revoked.finish() == 401
+    assert expired.finish() == 401
 
 
 def test_a_post_is_never_redirected(client, tokens):

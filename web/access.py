@@ -7,6 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +37,7 @@ from storage.repository import Repository
 from storage.rights import Caller, ScopeMissing
 from storage.tokens import Scope, Token, TokenStore
 from storage.users import User
+from storage.watching import Watch
 from web.logs import CALLER_KEY
 
 if TYPE_CHECKING:
@@ -244,7 +246,35 @@ def find_repository(org: str, repo: str) -> tuple[Repository | None, bool]:
         return None, True
 
 
-ADMISSION = "packhouse.admission"  # environ key: only say whether the request may come in
+PROBE_KEY = "packhouse.probe"  # environ key: only say whether the request may come in
+ADMISSION_KEY = "packhouse.admission"  # environ key: the Admission of a request whose body was still to come
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What was found of a request when its head was in: who is asking, and that they may."""
+
+    caller: Caller | None
+    repository: Repository | None
+    watch: Watch
+
+    def holds(self) -> bool:
+        """Whether the same would be found now: no right was taken away while the body came in."""
+        token = self.caller.token if self.caller is not None else None
+        return (token is None or not token.is_expired) and self.watch.holds({})
+
+
+def note_admission(environ: WSGIEnvironment) -> None:
+    """Remember in *environ* what :func:`admit` has just found; a password is hashed once for each request."""
+    caller: Caller | None = g.caller
+    repository: Repository | None = g.get("repository")
+    near = [repository.tree.repository_file] if repository is not None else []
+    if caller is not None:
+        near += registry().paths_of_caller(caller)
+    with suppress(OSError):  # something is gone since: it is looked for again when the body is in
+        watch = Watch(near)
+        if watch.is_settled:
+            environ[ADMISSION_KEY] = Admission(caller, repository, watch)
 
 
 def admit(endpoint: str | None, values: dict[str, Any] | None) -> None:
@@ -255,24 +285,34 @@ def admit(endpoint: str | None, values: dict[str, Any] | None) -> None:
     rule = g.rule = RULES.get(current_app.view_functions.get(endpoint or ""))
     if rule is None or values is None:
         return
-    caller = identify() if rule.scope is not None or rule.page else None
-    if caller is None and rule.page:
-        caller = caller_of_session()
-    g.caller = caller
     environ = request.environ
+    earlier: Admission | None = environ.get(ADMISSION_KEY)
+    if earlier is not None and not earlier.holds():
+        earlier = None
+    caller = g.caller = earlier.caller if earlier is not None else find_caller(rule)
     if caller is not None:
         environ[CALLER_KEY] = str(caller.actor).partition(" (")[0].replace(" ", ":")
     elif rule.signed_in:
         raise Unauthorized(NO_CREDENTIAL)
     if rule.scope is not None and "repo" in values:
-        repository = open_repository(values.pop("org"), values.pop("repo"), rule.scope)
+        org, repo = values.pop("org"), values.pop("repo")
+        repository = earlier.repository if earlier is not None else open_repository(org, repo, rule.scope)
         g.repository = values["repository"] = repository
     if environ.get("CONTENT_LENGTH"):
         limit = settings().max_form_size + (settings().max_file_size if rule.upload_fields else 0)
         if (request.content_length or 0) > limit:
             raise FileTooLarge("the upload", settings().max_file_size)
-    if rule.page and not rule.upload_fields and ADMISSION not in environ:
+    if rule.page and not rule.upload_fields and PROBE_KEY not in environ:
         protect_form()
+
+
+def find_caller(rule: Rule) -> Caller | None:
+    """Return who sends this request, as far as *rule* wants to know; None if nobody says.
+
+    :raises Unauthorized: if a credential came that is not good.
+    """
+    caller = identify() if rule.scope is not None or rule.page else None
+    return caller_of_session() if caller is None and rule.page else caller
 
 
 FORM_METHODS = ("POST", "PUT", "PATCH", "DELETE")
