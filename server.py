@@ -1,7 +1,7 @@
 """Waitress made fit for a package registry: strict framing, refusing before the body, bodies that stream.
 
 The interface is :class:`Gate`, :class:`BodyReceiver`, :class:`HotAnswers` and :class:`Server`; :mod:`wire` has a
-request's way. It comes in, up to its last byte, in the event loop; only the application runs in a task thread.
+request's way. It comes in, up to its last byte, in the event loop; gate and application run in task threads.
 """
 
 from __future__ import annotations

@@ -496,6 +496,87 @@ def test_a_client_that_vanishes_leaves_nothing_behind(serve, app):
     assert app.environs == []
 
 
+class SlowGate:
+    """A gate that thinks until it is told what to say."""
+
+    def __init__(self):
+        self.verdict = None
+        self.asked, self.may_speak = threading.Event(), threading.Event()
+
+    def __call__(self, environ):
+        self.asked.set()
+        assert self.may_speak.wait(5)
+        return self.verdict
+
+    def speak(self, verdict):
+        self.verdict = verdict
+        self.may_speak.set()
+
+
+def test_a_gate_that_thinks_for_long_keeps_nobody_else_waiting(serve, app):
+    gate = SlowGate()
+    server = serve(app, gate)
+
+    with Client(server) as client:
+        client.send(post(b"hello", b"Content-Length: 5"))
+        assert gate.asked.wait(5)
+        assert ask(server, GET)[0] == 200
+        gate.speak(Receiver())
+
+        assert client.answer()[2] == b"POST /upload hello"
+
+
+@pytest.mark.parametrize("fields", [(b"Content-Length: 15",), (b"Transfer-Encoding: chunked",)])
+def test_what_comes_while_the_gate_thinks_is_part_of_the_body_and_what_follows_is_the_next_request(
+    serve, app, fields
+):
+    gate = SlowGate()
+    pieces = [b"some ", b"more ", b"bytes"]
+    if b"chunked" in fields[0]:
+        pieces = [b"5\r\n%b\r\n" % piece for piece in pieces] + [b"0\r\n\r\n"]
+
+    with Client(serve(app, gate)) as client:
+        client.send(post(pieces[0], *fields))
+        assert gate.asked.wait(5)
+        for piece in pieces[1:]:
+            client.send(piece)
+            time.sleep(0.05)
+        client.send(GET)
+        gate.speak(Receiver())
+
+        assert client.answer()[2] == b"POST /upload some more bytes"
+        assert client.answer()[0] == 200
+    assert [environ["REQUEST_METHOD"] for environ in app.environs] == ["POST", "GET"]
+
+
+def test_a_client_that_vanishes_while_the_gate_thinks_leaves_nothing_behind(serve, app):
+    gate, receiver = SlowGate(), Receiver()
+
+    with Client(serve(app, gate)) as client:
+        client.send(post(b"hello", b"Content-Length: 10"))
+        assert gate.asked.wait(5)
+    gate.speak(receiver)
+
+    wait_until(lambda: receiver.closed == 1)
+    assert app.environs == []
+
+
+def test_a_server_that_ends_while_the_gate_thinks_leaves_nothing_behind(serve, app):
+    gate, receiver = SlowGate(), Receiver()
+    server = serve(app, gate, stop_timeout=0.1)
+
+    with Client(server) as client:
+        client.send(post(b"hello", b"Content-Length: 10"))
+        assert gate.asked.wait(5)
+        server.stop()
+        server.thread.join(5)
+        assert not server.thread.is_alive()
+        gate.speak(receiver)
+
+        wait_until(lambda: receiver.closed == 1)
+    assert app.environs == []
+
+
 def test_a_failing_gate_or_receiver_is_a_500_in_the_log(serve, app, caplog):
     def failing_gate(environ):
         raise ValueError("no idea")

@@ -117,10 +117,7 @@ class Channel(Sender):
                 self.request = Request(self)
             request = self.request
             data = data[request.received(data) :]
-            if request.awaits_continue and not request.completed:
-                request.awaits_continue = False
-                self.put(b"HTTP/1.1 100 Continue\r\n\r\n")
-            if request.completed and self.connected:
+            if request.completed or request.is_unjudged:
                 self._unparsed = data
                 self._begin(request)
                 break
@@ -156,6 +153,7 @@ class Channel(Sender):
         return True
 
     def _begin(self, request: Request) -> None:
+        """Have the *request* answered, or judged."""
         self.request = None
         self._begun += 1
         self._unread = request.error is not None or request.cut_short
@@ -170,6 +168,8 @@ class Channel(Sender):
     def service(self) -> None:
         """Answer the request that has come in; the event loop is only told if it has something to do then."""
         request = self.requests[0]
+        if request.is_unjudged and not self._let_in(request):
+            return
         task = Task(self, request)
         try:
             if self.connected:
@@ -182,7 +182,35 @@ class Channel(Sender):
             task.close_on_finish = True
         request.close()
         self.close_when_flushed = task.close_on_finish
-        self.requests = []  # from here on the event loop may begin the next one
+        self._give_back()
+
+    def _let_in(self, request: Request) -> bool:
+        """Let the gate judge, and take in what has come of the body; False if the event loop has to get more."""
+        if not self.connected:
+            return True
+        request.judge()
+        data, self._unparsed = self._unparsed, b""
+        if data and not request.completed:
+            data = data[request.received(data) :]
+        if request.error is None:
+            self._unparsed = data
+        if request.awaits_continue and not request.completed:
+            request.awaits_continue = False
+            try:
+                self.write_soon(b"HTTP/1.1 100 Continue\r\n\r\n")
+            except ClientDisconnected:
+                return True
+        self._unread = request.error is not None or request.cut_short
+        if not request.completed:
+            self.request = request
+            self._give_back()
+            if not self.connected:  # closed meanwhile by the event loop, which did not see this request
+                request.close()
+        return request.completed
+
+    def _give_back(self) -> None:
+        """Let the event loop go on with this connection; from here on the next request may begin."""
+        self.requests = []
         if self.connected and (self.muted or not self.readable() or self.server.stopping):
             self.server.tell(self)
 

@@ -26,6 +26,8 @@ class Refusal:
 class BodyReceiver(Protocol):
     """Takes a request's body as it arrives. Its methods run in the event loop, so they must not wait for long.
 
+    What came with the head is written where the gate was asked, in a task thread; never two threads at once.
+
     One that others work for may be a :class:`PausingReceiver`.
     """
 
@@ -110,7 +112,7 @@ class HotAnswers(Protocol):
 
 
 class Gate(Protocol):
-    """Decides, in the event loop, on every request that has a body, as soon as its headers are in."""
+    """Decides, in a task thread, on every request that has a body, as soon as its headers are in."""
 
     def __call__(self, environ: dict[str, Any], /) -> Refusal | BodyReceiver | int:
         """Refuse the request, name who takes its body, or keep the body in memory, at most so many bytes of it.

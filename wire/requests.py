@@ -1,4 +1,4 @@
-"""One request while it comes in: strict framing, and the gate's verdict before the body."""
+"""One request while it comes in: strict framing, and the gate's verdict between its head and its body."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 from waitress.parser import HTTPRequestParser, ParsingError, split_uri
 
@@ -17,6 +17,7 @@ from wire.refusals import FAILED, TOO_LARGE, Refused, bad, plain
 from wire.sizes import MAX_REQUEST_LINE
 
 logger = logging.getLogger("packhouse.server")
+T = TypeVar("T")
 
 # What may never be in a head: control characters, LF without CR, CR without LF (unless that is still to come).
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
@@ -40,6 +41,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     awaits_continue = False
     environ: dict[str, Any] | None = None
     error: Refusal | None = None
+    is_unjudged = False  # its head is in, and the gate has to say who takes its body
     header_plus: bytes = b""  # the head so far
     cut_short = False  # answered without the rest of the body
     _receiver: BodyReceiver | None = None
@@ -48,12 +50,26 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     def __init__(self, channel: Any) -> None:  # noqa: ANN401 - a Channel, which is above
         super().__init__(channel.adj)
         self._channel = channel
+        self._length: int | None = 0  # bytes of the body; None: it is chunked
         self._body: FixedBody | ChunkedBody | None = None
 
     def received(self, data: bytes) -> int:
-        """Take what belongs to this request; return how many bytes that was."""
+        """Take what belongs to this request; return how many bytes that was.
+
+        Between its head and its body it has to be judged.
+        """
+        taken = self._attempt(lambda: self._receive_head(data) if self._body is None else self._receive_body(data))
+        return len(data) if taken is None else taken  # nothing behind an error is ever looked at
+
+    def judge(self) -> None:
+        """Ask the gate who takes the body."""
+        self.is_unjudged = False
+        self._attempt(self._open_body)
+
+    def _attempt(self, step: Callable[[], T]) -> T | None:
+        """Do *step*; whatever it raises becomes the answer."""
         try:
-            return self._receive_head(data) if self._body is None else self._receive_body(data, self._body)
+            return step()
         except Refused as refused:
             self.error = refused.refusal
         except Exception:
@@ -61,7 +77,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
             self.error = FAILED
         self.completed = True
         self.keep_alive = False
-        return len(data)  # nothing behind an error is ever looked at
+        return None
 
     def get_body_stream(self) -> BytesIO:
         """Return the body as far as it is kept in memory."""
@@ -97,7 +113,9 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         self.header_plus = head[:end]
         if self.headers_finished:
             self._parse_head(head[: end - 4])
-            self._open_body()
+            self._length = self._framing()
+            self.completed = self._length == 0
+            self.is_unjudged = not self.completed
         return end - earlier
 
     def _check_head(self, head: bytes, checked: int) -> None:
@@ -157,10 +175,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     # body
 
     def _open_body(self) -> None:
-        length = self._framing()
-        if length == 0:
-            self.completed = True
-            return
+        length = self._length
         environ = self.environ = Task(self._channel, self).get_environment()
         del environ["wsgi.input"]
         verdict = self._channel.server.gate(environ)
@@ -189,7 +204,9 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
             raise bad("The Content-Length header is not a number.")
         return int(length or 0)
 
-    def _receive_body(self, data: bytes, body: FixedBody | ChunkedBody) -> int:
+    def _receive_body(self, data: bytes) -> int:
+        body = self._body
+        assert body is not None  # noqa: S101 - received() has looked
         consumed = body.received(data)
         if body.cut_short:
             self.cut_short = True
