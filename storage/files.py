@@ -202,12 +202,16 @@ def sync_directory(path: Path) -> None:
     """Wait until the names in the directory *path* are on disk."""
     if not _syncing:
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _open_directory(path)
     try:
         with _waiting():
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def sync_file(file: BinaryIO) -> None:
@@ -274,11 +278,19 @@ class Batch:
 
     def sync(self, folder: Path | None = None) -> None:
         """Wait until the bytes of all are on disk, and then the names in *folder*; other folders are not synced."""
-        with _waiting():  # once for all: others run meanwhile, and to go on means to wait for them
-            for file in self._files:
-                sync_file(file)
-            if folder is not None:
-                sync_directory(folder)
+        if not _syncing:
+            return
+        descriptors = [file.fileno() for file in self._files]  # unbuffered, each of them
+        directory = None if folder is None else _open_directory(folder)
+        try:
+            # Once for all: others run meanwhile, and to go on means to wait for them. Nothing else is done here, for
+            # every other call would take Python's lock from them.
+            with _waiting():
+                for descriptor in descriptors if directory is None else (*descriptors, directory):
+                    os.fsync(descriptor)
+        finally:
+            if directory is not None:
+                os.close(directory)
 
 
 def write_all(file: BinaryIO, content: bytes | bytearray | memoryview) -> None:
