@@ -283,8 +283,8 @@ class Batch:
         descriptors = [file.fileno() for file in self._files]  # unbuffered, each of them
         directory = None if folder is None else _open_directory(folder)
         try:
-            # Once for all: others run meanwhile, and to go on means to wait for them. Nothing else is done here, for
-            # every other call would take Python's lock from them.
+            # Once for all: others run meanwhile, and to go on means to wait for them. Nothing else is done here,
+            # for every other call would take Python's lock from them.
             with _waiting():
                 for descriptor in descriptors if directory is None else (*descriptors, directory):
                     os.fsync(descriptor)

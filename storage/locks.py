@@ -1,6 +1,7 @@
 """Locks that hold against every thread and process: the only module that names filelock.
 
-The threads of this process queue for a lock, each in its turn; only the first of them asks the file.
+The threads of this process queue for a lock, each in its turn; only the first of them asks the file, and for a
+while they hand it on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ LOCK_TIMEOUT = 8.0  # seconds; the answer is to be there within ten
 LOCK_POLL_INTERVAL = 0.005  # seconds
 LOCK_STEP = 0.25  # seconds
 STUCK_AFTER = 1.0  # seconds; no change holds its lock for so long on a disk that works
+HAND_ON = 0.1  # seconds for which the threads of a process may keep a lock among themselves; others want it, too
 KEPT_LOCKS = 256  # lock objects that nobody uses now; making one costs a quarter of taking it
 
 
@@ -35,6 +37,7 @@ class _Queue:
         self.users = 0  # threads that want the lock or have it
         self.waiting = 0  # threads that do not have it yet
         self.moved = time.monotonic()  # when one of them had it last, or began to wait
+        self._since = 0.0  # when the file was locked
         self._is_taken = False
         self._turns: deque[threading.Lock] = deque()  # of those that wait; each is released when it is their turn
 
@@ -42,8 +45,9 @@ class _Queue:
         """Take the lock; *patience* returns for how many seconds to wait until it is asked again, or raises."""
         self._take_turn(patience)
         try:
-            if not self.file_lock.is_locked:  # a release that failed may have left it so
+            if not self.file_lock.is_locked:  # who had it before may have handed it on
                 self._acquire(patience)
+                self._since = time.monotonic()
         except BaseException:
             self._end_turn()
             raise
@@ -62,7 +66,11 @@ class _Queue:
                 seconds = patience()
 
     def release(self) -> None:
-        """Let it go; whoever waits longest is next."""
+        """Let it go; whoever waits longest is next, and need not ask the file."""
+        with _guard:
+            if self._turns and time.monotonic() - self._since < HAND_ON:
+                self._turns.popleft().release()
+                return
         try:
             self.file_lock.release()
         finally:
@@ -86,7 +94,7 @@ class _Queue:
                 if is_waiting:
                     self._turns.remove(turn)
             if not is_waiting:  # it has just become this thread's turn
-                self._end_turn()
+                self.release()
             raise
 
     def _end_turn(self) -> None:

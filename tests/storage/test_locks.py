@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 import storage
 from storage import locks
@@ -140,6 +140,73 @@ def test_threads_of_one_process_get_a_lock_in_the_order_in_which_they_came(tmp_p
         thread.join()
 
     assert got == list(range(10))
+
+
+def locked_in_turn(path: Path, monkeypatch, hand_on: float) -> int:
+    """Let three threads that wait for a lock have it one after the other; return how often its file was locked."""
+    monkeypatch.setattr(locks, "HAND_ON", hand_on)
+    asked, acquire = [], FileLock.acquire
+
+    def counted(self, *args, **kwargs):
+        proxy = acquire(self, *args, **kwargs)
+        asked.append(self)
+        return proxy
+
+    monkeypatch.setattr(FileLock, "acquire", counted)
+
+    def change(_: int) -> None:
+        with lock(path, "it"):
+            assert FileLock(path, thread_local=False).is_locked is False  # another object, as another process has
+            with pytest.raises(Timeout):
+                FileLock(path, thread_local=False).acquire(timeout=0)
+
+    with ThreadPoolExecutor() as threads:
+        with lock(path, "it"):
+            changes = [threads.submit(change, number) for number in range(3)]
+            wait_until(lambda: locks._queues[path].waiting == 3)
+        for done in changes:
+            done.result(20)
+    assert not locks._queues
+    FileLock(path, thread_local=False).acquire(timeout=0).lock.release()  # it is free again
+    return len(asked) - 1
+
+
+def test_threads_that_wait_for_a_lock_hand_it_on_without_asking_the_file_again(tmp_path, monkeypatch):
+    assert locked_in_turn(tmp_path / "lock", monkeypatch, 60.0) == 1
+
+
+def test_threads_keep_a_lock_among_themselves_for_a_while_and_then_let_others_have_it(tmp_path, monkeypatch):
+    assert locked_in_turn(tmp_path / "lock", monkeypatch, 0.0) == 4
+
+
+def test_a_lock_that_is_handed_to_a_thread_which_has_just_given_up_is_let_go(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    patience, given_up, handed_on = locks._Hold._patience, threading.Event(), threading.Event()
+
+    def give_up_late(self) -> float:
+        try:
+            return patience(self)
+        except StorageBusy:
+            given_up.set()
+            assert handed_on.wait(20)
+            raise
+
+    monkeypatch.setattr(locks._Hold, "_patience", give_up_late)
+    monkeypatch.setattr(locks, "HAND_ON", 60.0)
+
+    def change() -> None:
+        with lock(path, "it", timeout=0.1):
+            pass
+
+    with ThreadPoolExecutor() as threads:
+        with lock(path, "it"):
+            waiting = threads.submit(change)
+            assert given_up.wait(20)
+        handed_on.set()
+        with pytest.raises(StorageBusy):
+            waiting.result(20)
+
+    FileLock(path, thread_local=False).acquire(timeout=0).lock.release()
 
 
 def test_a_thread_that_gives_up_does_not_keep_the_next_ones_from_their_turn(tmp_path):
