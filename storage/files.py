@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -97,7 +98,12 @@ def read_once(read: _lru_cache_wrapper[T], path: Path) -> T:
     :raises OSError: if there is nothing of that name; and whatever *read* raises.
     """
     signature = Signature.of(os.lstat(path))
-    return read(str(path), signature) if signature.is_settled() else read.__wrapped__(str(path), signature)
+    return kept_if_settled(read, signature)(str(path), signature)
+
+
+def kept_if_settled(read: _lru_cache_wrapper[T], signature: Signature) -> Callable[..., T]:
+    """Return *read*; if a later change could have the same *signature*, without its cache."""
+    return read if signature.is_settled() else read.__wrapped__
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -116,6 +122,15 @@ def open_regular(path: Path) -> BufferedReader:
         os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file, hex.
+
+    :raises FileNotFoundError: as :func:`open_regular`.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -336,16 +351,10 @@ def draft_directory(folder: Path) -> Iterator[Path]:
             remove_tree(draft)
 
 
-def write_synced(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a new file *path* and sync its bytes, but not yet the directory that it stands in.
+def write_new(path: Path, content: bytes, *, mode: int = 0o666, sync: bool = True) -> None:
+    """Write a new file *path*; its bytes are on disk when this returns, its name in the directory not yet.
 
-    :raises FileExistsError: if there is anything of that name.
-    """
-    write_new(path, content, mode=mode, sync=True)
-
-
-def write_new(path: Path, content: bytes, *, mode: int, sync: bool) -> None:
-    """Write a new file *path*; with *sync*, its bytes are on disk when this returns.
+    Without *sync*, the bytes are not, either.
 
     :raises FileExistsError: if there is anything of that name.
     """
@@ -495,14 +504,14 @@ class _Later:
         self._paths: set[Path] = set()
         self._guard = threading.Lock()
         self._wake = threading.Event()
-        self._process = 0  # id of the process whose thread is running
+        self._is_running = False  # the thread
 
     def sync(self, path: Path) -> None:
         """See to it that what was written to the file *path* is soon on disk."""
         with self._guard:
             self._paths.add(path)
-            if self._process != os.getpid():
-                self._process = os.getpid()
+            if not self._is_running:
+                self._is_running = True
                 threading.Thread(target=self._run, name="late syncs", daemon=True).start()
                 atexit.register(self.flush)
         self._wake.set()

@@ -5,7 +5,6 @@ Metadata comes from inside the archive; what a form says is a claim that must ag
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import BinaryIO, NamedTuple
 from storage.errors import FileAlreadyExists, InvalidDistribution, NameBlocked
 from storage.files import (
     encode_json,
+    hash_file,
     is_regular,
-    open_regular,
     overwrite_file,
     read_json,
     replace_file,
@@ -247,9 +246,3 @@ def _check_deleted(tree: RepositoryTree, file: File) -> None:
         uploader=str(first.uploader),
         deleted=True,
     )
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file, hex."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

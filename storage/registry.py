@@ -47,7 +47,7 @@ from storage.files import (
     subdirectories,
     sweep,
     sync_directory,
-    write_synced,
+    write_new,
 )
 from storage.layout import RepositoryTree, StorageTree
 from storage.limits import Limits
@@ -187,7 +187,7 @@ class Registry:
         with self._lock(), draft_directory(self.tree.root) as draft:
             if status_of(self.tree.organization(org)) is not None:
                 raise AlreadyExists("organization", org)
-            write_synced(draft / "organization.json", encode_json(document))
+            write_new(draft / "organization.json", encode_json(document))
             self._forget_organization(org)  # what a deletion left that was killed
             sync_directory(draft)
             move_directory(draft, self.tree.organization(org))  # commit
@@ -408,8 +408,8 @@ class Registry:
     def _fill(self, tree: RepositoryTree, settings: RepositorySettings) -> None:
         for folder in (tree.packages, tree.trash, tree.downloads, tree.temporary, tree.locks):
             make_directory(folder)
-        write_synced(tree.events_file, b"")
-        write_synced(tree.repository_file, settings.encode())
+        write_new(tree.events_file, b"")
+        write_new(tree.repository_file, settings.encode())
 
     def _lock(self) -> AbstractContextManager[None]:
         return lock(self.tree.lock_file, "the list of repositories", self.lock_timeout)

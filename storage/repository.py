@@ -35,6 +35,7 @@ from storage.events import record_event
 from storage.files import (
     Signature,
     encode_json,
+    hash_file,
     is_directory,
     is_regular,
     make_directory,
@@ -56,7 +57,6 @@ from storage.publishing import (
     Upload,
     find_place,
     find_standing,
-    hash_file,
     mend_file,
     publish,
     read_upload,

@@ -7,7 +7,6 @@ bytes hide that file alone; its neighbours are listed. All files of a project at
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -23,8 +22,9 @@ from storage.errors import FileNotFound, InvalidFilename, ProjectNotFound
 from storage.files import (
     Signature,
     directory_entries,
+    hash_file,
     is_directory,
-    open_regular,
+    kept_if_settled,
     read_json,
     status_of,
     subdirectories,
@@ -155,8 +155,7 @@ def _check(folder: str, filename: str, stats: Stats) -> tuple[File, bool]:
         raise ValueError("has no sidecar")
     path = f"{folder}/{filename}"
     signature = Signature.of(sidecar)
-    read = _read_sidecar if signature.is_settled() else _read_sidecar.__wrapped__
-    file = read(path + SIDECAR_SUFFIX, filename, signature)
+    file = kept_if_settled(_read_sidecar, signature)(path + SIDECAR_SUFFIX, filename, signature)
     if file.size != artifact.st_size or not _is_readable(artifact):
         raise ValueError(f"is not a readable file of {file.size} bytes, as its sidecar says")
     # An upload is written before the moment that counts as its time. What was written to since (or copied without
@@ -180,9 +179,8 @@ def _is_readable(status: os.stat_result) -> bool:
 def _sha256_of(path: str, status: os.stat_result) -> str | None:
     """The sha256 of a file, hex; None if it cannot be read."""
     signature = Signature.of(status)
-    read = _hash_file if signature.is_settled() else _hash_file.__wrapped__
     try:
-        return read(path, signature)
+        return kept_if_settled(_hash_file, signature)(path, signature)
     except OSError:
         return None
 
@@ -190,8 +188,7 @@ def _sha256_of(path: str, status: os.stat_result) -> str | None:
 @lru_cache(maxsize=KEPT_DIGESTS)
 def _hash_file(path: str, signature: Signature) -> str:
     """Return the sha256 of a file, hex; *signature* makes a changed one another entry of the cache."""
-    with open_regular(Path(path)) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(Path(path))
 
 
 @lru_cache(maxsize=KEPT_SIDECARS)

@@ -37,7 +37,7 @@ from storage.files import (
     remove_file,
     subdirectories,
     sync_directory,
-    write_synced,
+    write_new,
 )
 from storage.layout import COMPANION_SUFFIXES, SIDECAR_SUFFIX, RepositoryTree
 from storage.names import is_filename, is_normalized_project
@@ -72,7 +72,7 @@ def put_into_trash(tree: RepositoryTree, sidecar: Sidecar, actor: Actor) -> None
             if is_regular(folder / f"{filename}{suffix}"):
                 link_unsynced(folder / f"{filename}{suffix}", draft / f"{filename}{suffix}")
         deletion = {"deleted_at": format_time(now()), "deleted_by": actor.to_json()}
-        write_synced(draft / DELETION_FILE, encode_json(deletion))
+        write_new(draft / DELETION_FILE, encode_json(deletion))
         sync_directory(draft)
         make_directory(tree.trash)
         make_directory(tree.trash / project)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from wsgiref.validate import validator
@@ -119,6 +119,14 @@ def publish(client, tokens: Tokens):
         return client.post(url, data=form, headers=headers, buffered=True)
 
     return publish
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until *holds* returns something true."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.002)
 
 
 # --- a live server ---

@@ -23,9 +23,8 @@ from storage.repository import RepositorySettings
 from storage.statuses import ProjectStatus, Status
 from storage.tokens import Scope
 from storage.watching import Watch
-from tests.conftest import TESTER, LiveServer, add_to, start_server
+from tests.conftest import TESTER, LiveServer, add_to, start_server, wait_until
 from tests.storage.makers import make_wheel
-from tests.test_processes import wait_until
 from web.hot import is_free_of_secrets
 
 JSON = "application/vnd.pypi.simple.v1+json"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from server import BODY_KEY, HEAD_KEY, MIB, HotAnswer, Refusal, Server, ServerOptions
+from tests.conftest import wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST_GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -156,13 +157,6 @@ def ask(server, data):
 def post(body, *fields, path=b"/upload"):
     head = [b"POST " + path + b" HTTP/1.1", b"Host: localhost", *fields]
     return b"\r\n".join(head) + b"\r\n\r\n" + body
-
-
-def wait_until(condition, seconds=3):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert condition()
 
 
 def named(cases):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.test_server import wait_until
+from tests.conftest import wait_until
 from wire.threads import Threads, waiting
 
 

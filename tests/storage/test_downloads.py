@@ -19,7 +19,7 @@ from storage.downloads import DownloadCounter, downloads_of, drop_downloads
 from storage.layout import RepositoryTree
 from storage.locks import lock
 from storage.repository import Repository
-from tests.conftest import HERE
+from tests.conftest import HERE, wait_until
 
 WHEEL = "toolbox-1.0-py3-none-any.whl"
 SDIST = "toolbox-1.0.tar.gz"
@@ -40,13 +40,6 @@ def counter(monkeypatch) -> DownloadCounter:
 
 def counts(tree: RepositoryTree, filename: str = WHEEL, project: str = "toolbox") -> int:
     return sum(downloads_of(tree, project, filename).values())
-
-
-def wait_until(condition, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert condition()
 
 
 def test_nothing_was_downloaded_at_first(tree):

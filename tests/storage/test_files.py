@@ -40,9 +40,10 @@ from storage.files import (
     subdirectories,
     sweep,
     temporary_name,
-    write_synced,
+    write_new,
 )
 from storage.locks import lock
+from tests.conftest import wait_until
 from tests.storage.faults import path_of
 
 
@@ -193,7 +194,7 @@ def test_a_new_file_refuses_whatever_has_its_name(tmp_path):
     (tmp_path / "x").symlink_to("elsewhere")
 
     with pytest.raises(FileExistsError):
-        write_synced(tmp_path / "x", b"new")
+        write_new(tmp_path / "x", b"new")
 
     assert not (tmp_path / "elsewhere").exists()
 
@@ -262,7 +263,7 @@ def test_a_discarded_directory_is_gone_with_all_that_was_in_it(tmp_path):
 def test_a_draft_that_was_not_moved_away_goes(tmp_path):
     def write_until_the_disk_is_full() -> None:
         with draft_directory(tmp_path) as draft:
-            write_synced(draft / "a", b"x")
+            write_new(draft / "a", b"x")
             raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(OSError, match="full"):
@@ -461,13 +462,6 @@ def test_a_line_is_synced_later_together_with_those_that_come_after_it(tmp_path,
     assert synced == ["log"]
     append_line(tmp_path / "log", b"3")
     wait_until(lambda: synced == ["log", "log"])
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.fixture

@@ -5,22 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 
 import pytest
 
 from storage import lanes
 from storage.lanes import LEAST_SHARE, Stream
 from storage.limits import KIB
+from tests.conftest import wait_until
 
 PIECES = [bytes([number]) * 10 * KIB for number in range(100)]
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_every_consumer_gets_every_piece_in_order():

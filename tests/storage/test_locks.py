@@ -20,7 +20,7 @@ import storage
 from storage import locks
 from storage.errors import StorageBusy
 from storage.locks import lock
-from tests.test_processes import wait_until
+from tests.conftest import wait_until
 
 HOLDER = """
 import sys, time

@@ -16,8 +16,8 @@ from storage.errors import FileTooLarge
 from storage.files import set_syncing
 from storage.limits import MIB
 from storage.uploads import SMALL, Incoming, copy_into
+from tests.conftest import wait_until
 from tests.storage.faults import path_of
-from tests.storage.test_lanes import wait_until
 
 SIZES = {"nothing": 0, "small": 1000, "the largest small": SMALL, "large": SMALL + 1, "larger": 3 * MIB}
 
