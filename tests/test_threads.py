@@ -174,6 +174,72 @@ def test_a_task_that_fails_is_logged_and_its_thread_lives(threads, caplog):
     assert failed.thread is next_one.thread
 
 
+def test_urgent_tasks_go_first(threads):
+    release, order = threading.Event(), []
+    made = threads()
+
+    jobs = do(made, lambda: release.wait(5), lambda: order.append("ordinary"))
+    jobs += [Job(lambda: order.append("urgent"))]
+    made.add_urgent(jobs[-1])
+    release.set()
+
+    wait_until(lambda: all(job.done.is_set() for job in jobs))
+    assert order == ["urgent", "ordinary"]
+
+
+def test_an_urgent_task_does_not_wait_for_threads_that_hang(threads):
+    release = threading.Event()
+    made = threads(number=2, patience=0.005)
+    hanging = do(made, *[lambda: release.wait(5)] * 3)
+
+    for _ in range(3):
+        urgent = Job()
+        made.add_urgent(urgent)
+        wait_until(lambda: made.look() and urgent.done.is_set(), 2)  # noqa: B023 - done before the next
+
+    assert hanging[2].thread is None
+    release.set()
+    wait_until(hanging[2].done.is_set)
+
+
+def test_an_urgent_task_may_take_its_time_where_an_ordinary_one_might_begin(threads):
+    release, said = threading.Event(), []
+    made = threads(number=2, patience=0.005)
+
+    def settle():
+        said.append(made.settle_in())
+        if said[-1]:
+            release.wait(5)
+
+    jobs = [Job(settle) for _ in range(3)]
+    for job in jobs:
+        made.add_urgent(job)
+        wait_until(lambda: made.look() and len(said) == jobs.index(job) + 1, 2)  # noqa: B023 - done before the next
+
+    assert said == [True, True, False]
+    release.set()
+    wait_until(lambda: all(job.done.is_set() for job in jobs))
+    [after] = do(made, lambda: said.append(made.settle_in()))
+    wait_until(after.done.is_set)
+    assert said[-1] is True  # it is an ordinary one anyway
+
+
+def test_urgent_and_ordinary_tasks_all_come_to_their_end(threads):
+    made = threads(number=3, patience=0.001)
+    jobs = [Job(lambda: time.sleep(0.0005)) for _ in range(200)]
+
+    def decide(job: Job) -> None:
+        if made.settle_in():
+            job.service()
+        else:
+            made.add_task(job)
+
+    for job in jobs:
+        made.add_urgent(Job(lambda job=job: decide(job)))
+
+    wait_until(lambda: made.look() and all(job.done.is_set() for job in jobs))
+
+
 def test_stopping_cancels_what_was_not_begun_and_waits_for_the_rest(caplog):
     made, begun, release = Threads(1), threading.Event(), threading.Event()
 
@@ -183,10 +249,11 @@ def test_stopping_cancels_what_was_not_begun_and_waits_for_the_rest(caplog):
 
     running, waiting_job = do(made, work, lambda: None)
     begun.wait(5)
+    made.add_urgent(urgent := Job())
     made.shutdown(0.05)
 
     assert "1 thread(s) still running" in caplog.text
-    assert (running.cancelled, waiting_job.cancelled) == (False, True)
+    assert (running.cancelled, waiting_job.cancelled, urgent.cancelled) == (False, True, True)
     release.set()
     made.shutdown(5)
     assert running.done.is_set()

@@ -160,6 +160,8 @@ class Channel(Sender):
         self.requests.append(request)
         if request.error is not None:
             self.service()  # at once, even if every thread is busy
+        elif request.is_unjudged:
+            self.server.task_dispatcher.add_urgent(self)
         else:
             self.server.add_task(self)
 
@@ -168,8 +170,12 @@ class Channel(Sender):
     def service(self) -> None:
         """Answer the request that has come in; the event loop is only told if it has something to do then."""
         request = self.requests[0]
-        if request.is_unjudged and not self._let_in(request):
-            return
+        if request.is_unjudged:
+            if not self._let_in(request):
+                return
+            if request.error is None and not self.server.task_dispatcher.settle_in():
+                self.server.add_task(self)
+                return
         task = Task(self, request)
         try:
             if self.connected:

@@ -3,6 +3,9 @@
 Python lets one thread at a time compute anyhow; several that want to only take its lock from each other, which
 doubles what a page costs. So there is one permit to run. Who takes longer than PATIENCE goes on without it and
 holds nobody up; who waits for the disk or a lock lends it meanwhile: see :func:`waiting`.
+
+Urgent tasks, which decide whether a request may come in, go before all others, and there is a thread more than
+others may have: however many of these hang, it is free.
 """
 
 from __future__ import annotations
@@ -38,22 +41,25 @@ class _Worker:
         self.task: Task | None = None
         self.wake = threading.Lock()  # released to wake it up
         self.wake.acquire()
+        self.is_ordinary = False  # its task is not urgent (any more)
         self.waits = 0  # how many times it is inside of waiting()
         self.has_lent = False
 
 
 class Threads:
-    """Does tasks in at most so many threads; a thread is started when there is work for it.
+    """Does tasks in at most so many threads, and one more; a thread is started when there is work for it.
 
     What is added waits in a queue that nobody watches while a task runs: whoever adds tasks has to :meth:`look`.
     """
 
     def __init__(self, number: int, patience: float = PATIENCE) -> None:
-        """Have at most *number* threads; after *patience* seconds of one task the next may begin."""
+        """Do at most *number* tasks at once that are not urgent; the next may begin after *patience* seconds."""
         self._number = number
         self._patience = patience
         self._lock = threading.Lock()  # held for everything below
         self._queue: deque[Task] = deque()
+        self._urgent: deque[Task] = deque()
+        self._occupied = 0  # threads with a task that is not urgent
         self._idle: list[_Worker] = []  # the last to stop is the first to go on: its memory is in the caches
         self._returning: deque[_Worker] = deque()  # want the permit back; if there are any, somebody has it
         self._running: _Worker | None = None  # has the permit
@@ -64,14 +70,26 @@ class Threads:
 
     def add_task(self, task: Task) -> None:
         """Have *task* done, after those that were added before."""
+        self._add(task, self._queue)
+
+    def add_urgent(self, task: Task) -> None:
+        """Have *task* done before those that are not urgent; if it may take long, it has to :meth:`settle_in`."""
+        self._add(task, self._urgent)
+
+    def settle_in(self) -> bool:
+        """Whether the urgent task of this thread may take its time from here on; False: add what is left of it."""
+        worker = _here.worker
+        if worker is None:
+            return True
         with self._lock:
-            self._queue.append(task)
-            if self._running is None:
-                self._pass_on()
+            if not worker.is_ordinary and self._occupied < self._number:
+                worker.is_ordinary = True
+                self._occupied += 1
+            return worker.is_ordinary
 
     def look(self) -> float:
         """Let the next task begin if the one that runs takes long; return after how many seconds to look again."""
-        if not self._queue:
+        if not (self._queue or self._urgent):
             return math.inf
         with self._lock:
             return self._overtake()
@@ -85,12 +103,23 @@ class Threads:
             self._idle.clear()
             if not self._ended.wait_for(lambda: not self._alive, timeout):
                 logger.warning("%d thread(s) still running", self._alive)
-            tasks = list(self._queue)
+            tasks = [*self._urgent, *self._queue]
+            self._urgent.clear()
             self._queue.clear()
         for task in tasks:
             task.cancel()
 
+    def _add(self, task: Task, queue: deque[Task]) -> None:
+        with self._lock:
+            queue.append(task)
+            if self._running is None:
+                self._pass_on()
+
     # with the lock held
+
+    def _has_next(self) -> bool:
+        """Whether there is a task that may begin."""
+        return bool(self._urgent) or (bool(self._queue) and self._occupied < self._number)
 
     def _overtake(self) -> float:
         """Take the permit from who has had it for too long; return for how many seconds the owner may have it."""
@@ -107,7 +136,7 @@ class Threads:
         self._running = None
         if self._returning:
             self._hold(worker := self._returning.popleft())
-        elif self._queue and (spare := self._spare()):
+        elif self._has_next() and (spare := self._spare()):
             worker = spare
             self._begin(worker)
         else:
@@ -116,7 +145,9 @@ class Threads:
 
     def _begin(self, worker: _Worker) -> None:
         self._hold(worker)
-        worker.task = self._queue.popleft()
+        worker.is_ordinary = not self._urgent
+        self._occupied += worker.is_ordinary
+        worker.task = (self._urgent or self._queue).popleft()
 
     def _hold(self, worker: _Worker) -> None:
         self._running = worker
@@ -125,7 +156,7 @@ class Threads:
     def _spare(self) -> _Worker | None:
         if self._idle:
             return self._idle.pop()
-        if self._alive == self._number or self._stopping:
+        if self._alive > self._number or self._stopping:
             return None
         worker = _Worker(self)
         try:
@@ -156,12 +187,14 @@ class Threads:
     def _go_on(self, worker: _Worker) -> bool:
         """Give *worker*, whose task is done, the next one; False if it has to wait for one to be woken."""
         with self._lock:
+            self._occupied -= worker.is_ordinary
+            worker.is_ordinary = False
             if self._stopping:
                 if self._running is worker:
                     self._pass_on()
                 return True
             if self._running in (worker, None):
-                if self._queue and not self._returning:
+                if self._has_next() and not self._returning:
                     self._begin(worker)
                     return True
                 self._pass_on()
