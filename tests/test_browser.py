@@ -663,7 +663,10 @@ def test_requests_to_others_and_errors_on_the_console_are_noticed(stranger):
     page = stranger.open("/login")
     page.route("https://elsewhere.example/**", lambda route: route.fulfill(body=""))
 
-    page.evaluate("document.body.append(Object.assign(new Image(), {src: 'https://elsewhere.example/pixel.png'}))")
+    with page.expect_request("https://elsewhere.example/pixel.png"):
+        page.evaluate(
+            "document.body.append(Object.assign(new Image(), {src: 'https://elsewhere.example/pixel.png'}))"
+        )
     with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
         page.evaluate("document.body.setAttribute('style', 'color: red')")
 
