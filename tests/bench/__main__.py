@@ -1,6 +1,6 @@
 """Measure Packhouse beside its peers and print the table of ratios.
 
-``python -m tests.bench`` takes about twelve minutes, and an hour more when the corpora are made for the first time.
+``python -m tests.bench`` takes about twelve minutes, and some more when the corpora are made for the first time.
 It needs wrk, nginx and curl; servers listen on 127.0.0.1 alone and are stopped at the end. Whatever else runs
 meanwhile is measured with it.
 """
