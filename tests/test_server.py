@@ -14,6 +14,7 @@ import pytest
 
 from server import BODY_KEY, HEAD_KEY, MIB, HotAnswer, Refusal, Server, ServerOptions
 from tests.conftest import wait_until
+from wire.connections import Channel
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST_GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -540,6 +541,25 @@ def test_what_comes_while_the_gate_thinks_is_part_of_the_body_and_what_follows_i
 
         assert client.answer()[2] == b"POST /upload some more bytes"
         assert client.answer()[0] == 200
+    assert [environ["REQUEST_METHOD"] for environ in app.environs] == ["POST", "GET"]
+
+
+def test_a_request_whose_body_comes_while_it_is_given_back_is_answered_once(serve, app, monkeypatch):
+    give_back = Channel._give_back
+
+    def give_back_slowly(self):
+        give_back(self)
+        time.sleep(0.2)  # the event loop has the rest by then
+
+    monkeypatch.setattr(Channel, "_give_back", give_back_slowly)
+    with Client(serve(app, lambda environ: Receiver())) as client:
+        client.send(post(b"he", b"Content-Length: 5"))
+        time.sleep(0.1)
+        client.send(b"llo")
+        assert client.answer()[2] == b"POST /upload hello"
+        assert client.send(GET).answer()[0] == 200
+        time.sleep(0.3)
+
     assert [environ["REQUEST_METHOD"] for environ in app.environs] == ["POST", "GET"]
 
 

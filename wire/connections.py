@@ -207,12 +207,13 @@ class Channel(Sender):
             except ClientDisconnected:
                 return True
         self._unread = request.error is not None or request.cut_short
-        if not request.completed:
-            self.request = request
-            self._give_back()
-            if not self.connected:  # closed meanwhile by the event loop, which did not see this request
-                request.close()
-        return request.completed
+        if request.completed:
+            return True
+        self.request = request
+        self._give_back()  # from here on the event loop has the request, and may have completed it already
+        if not self.connected and self.request is request:  # it closed the connection before
+            request.close()
+        return False
 
     def _give_back(self) -> None:
         """Let the event loop go on with this connection; from here on the next request may begin."""
