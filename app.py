@@ -99,6 +99,7 @@ from web.access import (
     note_admission,
     note_use,
     open_repository,
+    paths_of_right,
     registry,
     rule_of_request,
     settings,
@@ -220,14 +221,11 @@ def keep_answer(repository: Repository, folder: Path) -> Watch | None:
     """
     if HEAD_KEY not in request.environ or not settings().page_cache_size:
         return None
-    near = [repository.tree.repository_file]
     token = g.caller.token if g.caller is not None else None
     if g.caller is not None and token is None:
         return None  # of a password: ten wrong ones refuse the right one, too
-    if token is not None:
-        near += registry().paths_of_caller(g.caller)
     try:
-        watch = Watch(near, folder, repository.tree.events_file)
+        watch = Watch(paths_of_right(repository, g.caller), folder, repository.tree.events_file)
     except OSError:
         return None  # it is gone, or cannot be looked at: the answer will say so
     on_use = None if token is None else partial(note_use, registry().tokens, token)

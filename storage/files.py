@@ -297,11 +297,13 @@ class Batch:
             return
         descriptors = [file.fileno() for file in self._files]  # unbuffered, each of them
         directory = None if folder is None else _open_directory(folder)
+        if directory is not None:
+            descriptors.append(directory)
         try:
             # Once for all: others run meanwhile, and to go on means to wait for them. Nothing else is done here,
             # for every other call would take Python's lock from them.
             with _waiting():
-                for descriptor in descriptors if directory is None else (*descriptors, directory):
+                for descriptor in descriptors:
                     os.fsync(descriptor)
         finally:
             if directory is not None:

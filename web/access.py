@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import (
@@ -264,15 +265,18 @@ class Admission:
         return (token is None or not token.is_expired) and self.watch.holds({})
 
 
+def paths_of_right(repository: Repository | None, caller: Caller | None) -> list[Path]:
+    """Return the files that say what *caller* may do in *repository*: a right that is taken away changes one."""
+    paths = [repository.tree.repository_file] if repository is not None else []
+    return paths + (registry().paths_of_caller(caller) if caller is not None else [])
+
+
 def note_admission(environ: WSGIEnvironment) -> None:
     """Remember in *environ* what :func:`admit` has just found; a password is hashed once for each request."""
     caller: Caller | None = g.caller
     repository: Repository | None = g.get("repository")
-    near = [repository.tree.repository_file] if repository is not None else []
-    if caller is not None:
-        near += registry().paths_of_caller(caller)
     with suppress(OSError):  # something is gone since: it is looked for again when the body is in
-        watch = Watch(near)
+        watch = Watch(paths_of_right(repository, caller))
         if watch.is_settled:
             environ[ADMISSION_KEY] = Admission(caller, repository, watch)
 
